@@ -1,0 +1,35 @@
+# Every target makes what it needs, from a plain python3 on.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: setup quickstart test lint clean
+
+# The stamp files say which lock the environment was made from; a changed lock updates it.
+$(VENV)/.core: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.parity: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[parity]' --no-build-isolation
+	touch $@
+
+setup: $(VENV)/.core
+
+quickstart: setup
+	$(BIN)/lstm-research train --config=configs/quickstart.py --workdir=runs/quickstart
+	$(BIN)/lstm-research predict --workdir=runs/quickstart --prompt="ROMEO:" --length=300
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+test: lint $(VENV)/.parity
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

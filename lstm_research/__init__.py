@@ -1,0 +1,1 @@
+"""Research on recurrent sequence models in JAX and Flax, driven by config files."""

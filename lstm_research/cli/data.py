@@ -1,0 +1,166 @@
+"""`lstm-research data`: the datasets there are, preparing one, and looking into one.
+
+lstm-research data list
+lstm-research data prepare shakespeare:tiny
+lstm-research data prepare --config=configs/char_lm.py
+lstm-research data show --config=configs/char_lm.py --split=valid --num=2
+"""
+
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lstm_research.common.build import build
+from lstm_research.common.errors import UserError, unknown
+from lstm_research.data.text import CATALOGUE, DATASETS, SPLITS, TextDataset
+from lstm_research.data.vocabulary import VOCABULARIES
+from lstm_research.data.windows import ContiguousWindows, EvaluationWindows
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    config_flags.DEFINE_config_file("config", None, "The recipe whose dataset is meant; or name a dataset instead.")
+    flags.DEFINE_string("split", "train", "show: the split that examples are taken from.")
+    flags.DEFINE_integer("num", 3, "show: the number of examples.", lower_bound=0)
+
+
+def main(argv: list[str]) -> None:
+    """Runs `data list`, `data prepare` or `data show`.
+
+    Args:
+      argv: the command's name, the action, then dataset names (`NAME` or `NAME:PART`).
+    """
+    actions = {"list": _list, "prepare": _prepare, "show": _show}
+    if len(argv) < 2:
+        raise UserError(f"data: say what to do: {', '.join(actions)}")
+    if argv[1] not in actions:
+        raise unknown("action of data:", argv[1], actions)
+    actions[argv[1]](argv[2:])
+
+
+def _list(names: list[str]) -> None:
+    """Prints the catalogue of built-in datasets, and how one's own files are named."""
+    if names:
+        raise UserError(f"data list takes no names, got {' '.join(names)}")
+    table = Table("name", "part", "what", "size", "source and licence", "prepared", title="Datasets")
+    for entry in CATALOGUE:
+        prepared = "yes" if entry.is_prepared() else "no"
+        table.add_row(entry.name, entry.part, entry.what, entry.size, entry.source, prepared)
+    table.add_section()
+    table.add_row("text_files", "", "your files: dataset.train, .valid, .test (UTF-8)", "any", "yours", "needs none")
+    table.add_row("text_file", "", "your file: dataset.path, cut by dataset.fractions", "any", "yours", "needs none")
+    _console().print(table)
+
+
+def _prepare(names: list[str]) -> None:
+    """Fetches, prepares and reads datasets completely."""
+    console = _console()
+    for spec in _dataset_specs(names):
+        dataset = build(DATASETS, spec, where="dataset")
+        console.print(f"preparing {dataset.describe()}", markup=False, highlight=False)
+        for split in SPLITS:
+            documents = dataset.documents(split)
+            count = "1 document" if len(documents) == 1 else f"{len(documents):,} documents"
+            console.print(f"  {split}: {count}, {sum(map(len, documents)):,} characters", highlight=False)
+        console.print(f"  sha256 of all texts: {dataset.fingerprint()}", highlight=False, soft_wrap=True)
+
+
+def _show(names: list[str]) -> None:
+    """Prints the sizes of a dataset's splits and a few examples, as the model gets them."""
+    specs = _dataset_specs(names)
+    if len(specs) != 1:
+        raise UserError(f"data show takes one dataset, got {len(specs)}")
+    if flags.FLAGS.split not in SPLITS:
+        raise unknown("--split", flags.FLAGS.split, SPLITS)
+    config = flags.FLAGS.config
+    dataset = build(DATASETS, specs[0], where="dataset")
+    if config is None:
+        _show_text(dataset)
+    else:
+        _show_batches(dataset, config)
+
+
+def _show_text(dataset: TextDataset) -> None:
+    """Prints the sizes of the splits and the beginnings of documents."""
+    console = _console()
+    table = Table("split", "documents", "characters")
+    for split in SPLITS:
+        documents = dataset.documents(split)
+        table.add_row(split, f"{len(documents):,}", f"{sum(map(len, documents)):,}")
+    console.print(dataset.describe(), markup=False, highlight=False)
+    console.print(table)
+    for index, document in enumerate(dataset.documents(flags.FLAGS.split)[: flags.FLAGS.num]):
+        _print_example(console, f"{flags.FLAGS.split}, document {index}", document[:300])
+
+
+def _show_batches(dataset: TextDataset, config: Any) -> None:
+    """Prints the tokens and windows of the splits, and windows of training step 0 or the first evaluation batch."""
+    console = _console()
+    vocabulary = build(VOCABULARIES, config.vocabulary, where="vocabulary").fit(dataset.documents("train"))
+    task = config.task
+    for key in ("batch_size", "eval_batch_size", "unroll_length"):
+        if key not in task:
+            raise UserError(f"task.{key} is missing; data show needs it to cut windows")
+    table = Table("split", "documents", "characters", "tokens", "unknown", "batch × window", "windows")
+    windows: dict[str, Any] = {}
+    for split in SPLITS:
+        texts = dataset.documents(split)
+        documents = [vocabulary.encode_document(text) for text in texts]
+        shape: dict[str, Any] = {"unroll_length": task.unroll_length, "split": split}
+        if split == "train":
+            windows[split] = ContiguousWindows(documents, batch_size=task.batch_size, seed=config.seed, **shape)
+            rows, count = task.batch_size, f"{windows[split].windows_per_epoch:,} an epoch"
+        else:
+            windows[split] = EvaluationWindows(documents, batch_size=task.eval_batch_size, **shape)
+            rows, count = task.eval_batch_size, f"{len(windows[split]):,}"
+        tokens = windows[split].stream.tokens
+        unseen = f"{100 * vocabulary.count_unknown(tokens) / len(tokens):.2f} %"
+        characters = f"{sum(map(len, texts)):,}"
+        size = f"{rows} × {task.unroll_length}"
+        table.add_row(split, f"{len(texts):,}", characters, f"{len(tokens):,}", unseen, size, count)
+    console.print(dataset.describe(), markup=False, highlight=False)
+    console.print(f"vocabulary: {len(vocabulary):,} {vocabulary.kind}", highlight=False)
+    console.print(table)
+    split = flags.FLAGS.split
+    batch = windows[split][0]
+    for row in range(min(flags.FLAGS.num, len(batch["inputs"]))):
+        title = f"{split}, batch 0, row {row}, the inputs of {int(batch['weights'][row].sum())} counted targets"
+        _print_example(console, title, vocabulary.decode(batch["inputs"][row]))
+
+
+def _print_example(console: Console, title: str, text: str) -> None:
+    console.rule(Text(title), align="left")
+    console.print(text, markup=False, highlight=False, emoji=False)
+
+
+def _dataset_specs(names: list[str]) -> list[dict[str, Any]]:
+    """Returns the dataset configs that the command line names, by `NAME:PART` or by `--config`."""
+    config = flags.FLAGS.config
+    if bool(names) == (config is not None):
+        raise UserError("data: name a dataset (as in: data prepare shakespeare:tiny) or give --config, one of the two")
+    if config is not None:
+        if "dataset" not in config:
+            raise UserError("dataset: the config has no such group of keys")
+        return [dict(config.dataset)]
+    specs = []
+    for name in names:
+        dataset, _, part = name.partition(":")
+        if dataset not in DATASETS:
+            raise unknown("dataset", dataset, DATASETS)
+        if dataset not in {entry.name for entry in CATALOGUE}:
+            raise UserError(f"dataset {dataset!r} consists of your own files; name them in a config and give --config")
+        parts = [entry.part for entry in CATALOGUE if entry.name == dataset]
+        if part and part not in parts:
+            raise unknown(f"part of dataset {dataset!r}:", part, parts)
+        specs.append({"name": dataset, "part": part or parts[0]})
+    return specs
+
+
+def _console() -> Console:
+    """A console on the current standard output; tables keep their width where there is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, 140))

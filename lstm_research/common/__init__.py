@@ -1,0 +1,1 @@
+"""Floor 0: array types, building from config, errors."""

@@ -1,0 +1,21 @@
+"""Errors a user can correct. The command line prints their message as one line and exits with code 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in a config, a flag or a file. The message is one line: what is wrong, where, and the way out."""
+
+
+def nearest(name: str, valid: Iterable[str], count: int = 3) -> list[str]:
+    """Returns up to `count` of the valid names that resemble `name`, the closest first."""
+    return difflib.get_close_matches(name, list(valid), n=count, cutoff=0.6)
+
+
+def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:
+    """Returns the error for a name that is not in a table, with the nearest ones and all valid ones."""
+    names = sorted(valid)
+    close = nearest(str(name), names)
+    hint = f"; did you mean {' or '.join(repr(n) for n in close)}?" if close else ";"
+    return UserError(f"unknown {kind} {name!r}{hint} valid: {', '.join(names)}")

@@ -1,0 +1,128 @@
+"""Gated recurrent units: the form that vendor libraries compute, and the original."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
+from lstm_research.models.cells.activations import sigmoid
+from lstm_research.models.cells.base import Cell, GatedCell
+from lstm_research.models.cells.initializers import Initializer, get_initializer, init_gates
+
+
+class GRUCarry(NamedTuple):
+    """State of a `GRU` or an `OriginalGRU`."""
+
+    h: Float[Array, "*batch H"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _GRU(Cell):
+    """What the two forms share: parameters and state."""
+
+    input_initializer: Initializer = "lecun_normal"
+    recurrent_initializer: Initializer = "orthogonal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        get_initializer(self.input_initializer)
+        get_initializer(self.recurrent_initializer)
+
+    def init(self, key: PRNGKeyArray, input_size: int, dtype: DTypeLike = "float32") -> Params:
+        """See `Cell.init`."""
+        input_key, recurrent_key = jax.random.split(key)
+        H = self.hidden_size
+        return {
+            "input_kernel": init_gates(self.input_initializer, input_key, input_size, H, 3, dtype),
+            "recurrent_kernel": init_gates(self.recurrent_initializer, recurrent_key, H, H, 3, dtype),
+            "bias": jnp.zeros((3 * H,), dtype),
+        }
+
+    def initial_carry(self, params: Params, batch_shape: tuple[int, ...], dtype: DTypeLike = "float32") -> GRUCarry:
+        """See `Cell.initial_carry`: zeros."""
+        return GRUCarry(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class GRU(_GRU, GatedCell):
+    """Gated recurrent unit with the reset after the recurrent product, as cuDNN, PyTorch and Keras compute it.
+
+        r = σ(x Wᵣ + h Uᵣ + bᵣ)        u = σ(x Wᵤ + h Uᵤ + bᵤ)
+        n = tanh(x Wₙ + bₙ + r*(h Uₙ + dₙ))
+        h' = (1 - u)*n + u*h,    y = h'
+
+    Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, version 1, which has the reset after
+    the product; see `OriginalGRU` for the form that was published.
+
+    Parameters, gates side by side in the order r, u, n: `input_kernel` W `[D, 3H]`, `recurrent_kernel` U `[H, 3H]`,
+    `bias` b `[3H]`, `recurrent_bias` dₙ `[H]`.
+
+    Attributes:
+      hidden_size: H.
+      input_initializer: of each gate's block of W.
+      recurrent_initializer: of each gate's block of U.
+    """
+
+    def init(self, key: PRNGKeyArray, input_size: int, dtype: DTypeLike = "float32") -> Params:
+        """See `Cell.init`."""
+        return super().init(key, input_size, dtype) | {"recurrent_bias": jnp.zeros((self.hidden_size,), dtype)}
+
+    def project(self, params: Params, xs: Float[Array, "*any D"]) -> Float[Array, "*any GH"]:
+        """See `GatedCell.project`: x W for all three gates."""
+        return xs @ params["input_kernel"]
+
+    def mix(self, params: Params, carry: GRUCarry) -> Float[Array, "*batch GH"]:
+        """See `GatedCell.mix`: h U for all three gates."""
+        return carry.h @ params["recurrent_kernel"]
+
+    def update(
+        self, params: Params, carry: GRUCarry, z: Float[Array, "*batch GH"], r: Float[Array, "*batch GH"]
+    ) -> tuple[GRUCarry, Float[Array, "*batch H"]]:
+        """See `GatedCell.update`."""
+        z_r, z_u, z_n = jnp.split(z + params["bias"], 3, axis=-1)
+        r_r, r_u, r_n = jnp.split(r, 3, axis=-1)
+        reset = sigmoid(z_r + r_r)
+        u = sigmoid(z_u + r_u)
+        n = jnp.tanh(z_n + reset * (r_n + params["recurrent_bias"]))
+        h = (1 - u) * n + u * carry.h
+        return GRUCarry(h=h), h
+
+
+@dataclasses.dataclass(frozen=True)
+class OriginalGRU(_GRU):
+    """Gated recurrent unit with the reset before the recurrent product, as published.
+
+        r = σ(x Wᵣ + h Uᵣ + bᵣ)        u = σ(x Wᵤ + h Uᵤ + bᵤ)
+        n = tanh(x Wₙ + (r*h) Uₙ + bₙ)
+        h' = (1 - u)*n + u*h,    y = h'
+
+    Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation", 2014.
+    Its candidate needs r before the second product, so it does not come apart into `project`, `mix` and `update`.
+
+    Parameters, gates side by side in the order r, u, n: `input_kernel` W `[D, 3H]`, `recurrent_kernel` U `[H, 3H]`,
+    `bias` b `[3H]`.
+
+    Attributes:
+      hidden_size: H.
+      input_initializer: of each gate's block of W.
+      recurrent_initializer: of each gate's block of U.
+    """
+
+    def step(
+        self,
+        params: Params,
+        carry: GRUCarry,
+        x: Float[Array, "*batch D"],
+        recurrent_mask: Float[Array, "*#batch H"] | None = None,
+    ) -> tuple[GRUCarry, Float[Array, "*batch H"]]:
+        """See `Cell.step`."""
+        H = self.hidden_size
+        dropped = carry.h if recurrent_mask is None else carry.h * recurrent_mask
+        z_ru, z_n = jnp.split(x @ params["input_kernel"] + params["bias"], [2 * H], axis=-1)
+        U_ru, U_n = jnp.split(params["recurrent_kernel"], [2 * H], axis=-1)
+        r, u = jnp.split(sigmoid(z_ru + dropped @ U_ru), 2, axis=-1)
+        n = jnp.tanh(z_n + (r * dropped) @ U_n)
+        h = (1 - u) * n + u * carry.h
+        return GRUCarry(h=h), h

@@ -1,0 +1,6 @@
+"""Floor 2: a cell through time."""
+
+from lstm_research.models.recurrence.masks import RecurrentMasks
+from lstm_research.models.recurrence.unroll import ENGINES, unroll
+
+__all__ = ["ENGINES", "RecurrentMasks", "unroll"]

@@ -1,0 +1,33 @@
+"""Noise on the state of a recurrent layer, drawn before the loop over time and applied inside it."""
+
+from typing import NamedTuple
+
+from lstm_research.common.arrays import Array, Float
+from lstm_research.models.cells.base import Carry
+
+
+class RecurrentMasks(NamedTuple):
+    """Masks that `unroll` applies to the state; None leaves the state as it is.
+
+    Attributes:
+      dropout: `[B, H]` (one mask for all steps) or `[T, B, H]`: multiplies the hidden state where it enters the
+        recurrent weights. Gal and Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural
+        Networks", 2016.
+      zoneout_c: `[T, B, H]`, or anything that broadcasts to it: the share d of the old memory that is kept,
+        c' ← d*c + (1 - d)*c'. Zeros and ones in training, the rate itself in evaluation. Krueger et al., "Zoneout:
+        Regularizing RNNs by Randomly Preserving Hidden Activations", 2017.
+      zoneout_h: the same for the hidden state, which is also the output.
+    """
+
+    dropout: Float[Array, "*T B H"] | None = None
+    zoneout_c: Float[Array, "T #B #H"] | None = None
+    zoneout_h: Float[Array, "T #B #H"] | None = None
+
+
+def zoneout(old: Carry, new: Carry, keep_c: Array | None, keep_h: Array | None) -> Carry:
+    """Returns the carry after a step with the shares `keep_c` and `keep_h` of the old one kept."""
+    if keep_c is not None:
+        new = new._replace(c=keep_c * old.c + (1 - keep_c) * new.c)
+    if keep_h is not None:
+        new = new._replace(h=keep_h * old.h + (1 - keep_h) * new.h)
+    return new

@@ -1,0 +1,91 @@
+"""The one function that runs a cell through time, whatever the engine."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from lstm_research.common.arrays import Array, Bool, Float, Int, Params
+from lstm_research.common.errors import unknown
+from lstm_research.models.cells.base import Carry, Cell, tree_dtype
+from lstm_research.models.recurrence.masks import RecurrentMasks
+from lstm_research.models.recurrence.scan import scan
+
+ENGINES: Mapping[str, Callable[..., tuple[Carry, Array]]] = {"scan": scan}
+"""Every engine by the name that configs use; "auto" picks one of them."""
+
+
+def unroll(
+    cell: Cell,
+    params: Params,
+    xs: Float[Array, "T B D"],
+    carry: Carry | None = None,
+    *,
+    lengths: Int[Array, "B"] | None = None,
+    resets: Bool[Array, "T B"] | None = None,
+    reverse: bool = False,
+    masks: RecurrentMasks | None = None,
+    engine: str = "auto",
+) -> tuple[Carry, Float[Array, "T B H"]]:
+    """Runs a cell over a batch of sequences. The semantics are exact and the same for every engine.
+
+    Args:
+      cell: which cell.
+      params: its parameters.
+      xs: the inputs, time-major.
+      carry: the state before the first step; the cell's initial carry if None. Passing the returned carry to the next
+        call continues the sequences: two calls on two halves equal one call on the whole.
+      lengths: the number of valid steps of each sequence, 0 allowed. From its length on a sequence keeps its carry and
+        its outputs are 0; what `xs` holds there (NaN included) changes no result and no gradient.
+      resets: where True, the carry becomes the initial carry before that step is taken (in the order of reading). No
+        effect on padding.
+      reverse: reads each sequence from its last valid step to its first; outputs stay at their positions.
+      masks: recurrent dropout and zoneout.
+      engine: a name of `ENGINES`, or "auto".
+
+    Returns:
+      The carry after the last step, and the outputs. The dtype of both is the one in which the arithmetic of `xs` and
+      `params` ends.
+
+    Raises:
+      ValueError: shapes that do not agree, or an unknown engine.
+    """
+    if engine != "auto" and engine not in ENGINES:
+        raise unknown("engine", engine, [*ENGINES, "auto"])
+    T, B = _check_shapes(xs, lengths, resets)
+    _check_masks(cell, params, masks)
+    dtype = tree_dtype(xs, params)
+    if carry is None:
+        carry = cell.initial_carry(params, (B,), dtype)
+    carry, masks = jax.tree.map(lambda leaf: leaf.astype(dtype), (carry, masks or RecurrentMasks()))
+    if lengths is not None:
+        # Padding must be harmless before it meets a weight: 0 · NaN in a weight gradient would be NaN.
+        valid = jnp.arange(T)[:, None] < lengths
+        xs = jnp.where(valid[:, :, None], xs, 0)
+    else:
+        valid = None
+    return ENGINES["scan" if engine == "auto" else engine](
+        cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks
+    )
+
+
+def _check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tuple[int, int]:
+    """Returns T and B; raises a `ValueError` for shapes that do not agree with them."""
+    if xs.ndim != 3:
+        raise ValueError(f"xs must have the shape [T, B, D], got {xs.shape}")
+    T, B = xs.shape[:2]
+    if lengths is not None and lengths.shape != (B,):
+        raise ValueError(f"lengths must have the shape [B] = ({B},) for xs {xs.shape}, got {lengths.shape}")
+    if resets is not None and resets.shape != (T, B):
+        raise ValueError(f"resets must have the shape [T, B] = ({T}, {B}) for xs {xs.shape}, got {resets.shape}")
+    return T, B
+
+
+def _check_masks(cell: Cell, params: Params, masks: RecurrentMasks | None) -> None:
+    """Raises a `ValueError` for noise on a state that the cell does not have."""
+    if masks is not None and masks.zoneout_c is not None:
+        fields = cell.initial_carry(params, ())._fields
+        if "c" not in fields:
+            raise ValueError(
+                f"zoneout on c needs a cell with a memory c; {type(cell).__name__} has only {', '.join(fields)}"
+            )

@@ -1,0 +1,11 @@
+"""Floor 5: what is learnt. A new task is one file here and one row below."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lstm_research.tasks.language_modelling import LanguageModelling
+
+TASKS: Mapping[str, Callable[..., Any]] = {"language_modelling": LanguageModelling}
+"""Every task by the name that configs use."""
+
+__all__ = ["TASKS", "LanguageModelling"]

@@ -1,0 +1,233 @@
+"""Language modelling: predict every symbol of a text from those before it, and write text."""
+
+import functools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from lstm_research.common.arrays import Array, Params, PRNGKeyArray
+from lstm_research.common.build import build
+from lstm_research.common.errors import UserError
+from lstm_research.data.text import DATASETS
+from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
+from lstm_research.data.windows import ContiguousWindows, EvaluationWindows
+from lstm_research.decoding.sampling import Sampler, generate
+from lstm_research.models.cells import CELLS
+from lstm_research.models.language_model import LanguageModel
+from lstm_research.models.layers import DropoutRates, functional
+
+MODELS = {"language_model": LanguageModel}
+"""Every model of this task by the name that configs use."""
+
+Sums = dict[str, tuple[Array, Array]]
+
+
+class LanguageModelling:
+    """The task of language modelling over contiguous text.
+
+    A batch is a window of consecutive symbols in each of `batch_size` rows; the next batch continues the rows, with
+    the recurrent state carried over (truncated back-propagation through time: Williams and Peng, 1990).
+
+    Attributes:
+      batch_size: rows of a training batch.
+      unroll_length: steps that gradients flow back.
+      eval_batch_size: rows in evaluation. Each row starts from the initial state, so fewer rows give every symbol
+        more context, and the evaluation more time.
+      vocabulary: symbols and their numbers, once loaded.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: Mapping[str, Any],
+        vocabulary: Mapping[str, Any],
+        model: Mapping[str, Any],
+        batch_size: int,
+        unroll_length: int,
+        eval_batch_size: int = 10,
+        files: Mapping[str, bytes] | None = None,
+    ):
+        """Checks the config; reads no data unless it comes from `files`.
+
+        Args:
+          dataset: the config's section.
+          vocabulary: the config's section.
+          model: the config's section.
+          batch_size: rows of a training batch.
+          unroll_length: steps that gradients flow back.
+          eval_batch_size: rows in evaluation.
+          files: what `files` returned for the run that is continued or used.
+        """
+        for name, value in {
+            "batch_size": batch_size,
+            "unroll_length": unroll_length,
+            "eval_batch_size": eval_batch_size,
+        }.items():
+            if value < 1:
+                raise UserError(f"task.{name} must be at least 1, got {value}")
+        self.batch_size = batch_size
+        self.unroll_length = unroll_length
+        self.eval_batch_size = eval_batch_size
+        self._dataset = build(DATASETS, dataset, where="dataset")
+        self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
+        self._model_config = model
+        self._documents: dict[str, list[np.ndarray]] = {}
+        self._make_model(2, jax.random.key(0), abstract=True)  # an impossible model is refused before data is fetched
+        if files is not None:
+            self.vocabulary: Vocabulary = from_json(files["vocabulary.json"].decode())
+            self._set_apply()
+
+    def load(self) -> None:
+        """Reads the data, fits the vocabulary and cuts all splits once, so that what does not fit shows now."""
+        self.vocabulary = self._vocabulary_config.fit(self._dataset.documents("train"))
+        self._set_apply()
+        self.train_batches(seed=0)
+        for split in self.splits()[1:]:
+            self.eval_batches(split)
+
+    def splits(self) -> tuple[str, ...]:
+        """Returns the names of the splits, "train" first."""
+        return self._dataset.splits
+
+    def train_batches(self, seed: int) -> ContiguousWindows:
+        """Returns the training batches; item k is the batch of step k."""
+        return ContiguousWindows(
+            self._encoded("train"), batch_size=self.batch_size, unroll_length=self.unroll_length, seed=seed
+        )
+
+    def eval_batches(self, split: str) -> EvaluationWindows:
+        """Returns batches that hold every symbol of a split as target exactly once."""
+        return EvaluationWindows(
+            self._encoded(split), batch_size=self.eval_batch_size, unroll_length=self.unroll_length, split=split
+        )
+
+    def init(self, key: PRNGKeyArray) -> Params:
+        """Draws the model's parameters."""
+        return functional(self._make_model(len(self.vocabulary), key))[1]
+
+    def initial_carry(self, params: Params, batch_size: int) -> Any:
+        """Returns the recurrent state before the first symbol, batch axis first."""
+        return self._apply(params, batch_size, method="initial_carry")
+
+    def loss(
+        self, params: Params, batch: Mapping[str, Array], carry: Any, key: PRNGKeyArray | None
+    ) -> tuple[Array, Array, Sums, Any]:
+        """Computes the cross-entropy of a batch.
+
+        Args:
+          params: of the model.
+          batch: `inputs`, `targets`, `resets` and `weights`, all `[B, T]`; see `lstm_research.data.windows`.
+          carry: the recurrent state after the batch before.
+          key: of the dropout; None in evaluation.
+
+        Returns:
+          The cross-entropy in nats summed over all targets, the number of targets, further metrics as (sum, count),
+          and the recurrent state after the batch.
+        """
+        inputs, targets, resets, weights = (batch[k].T for k in ("inputs", "targets", "resets", "weights"))  # [T, B]
+        carry, logits = self._apply(params, inputs, carry, resets=resets, key=key)  # [T, B, V]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)  # [T, B]
+        correct = jnp.argmax(logits, axis=-1) == targets
+        weight = jnp.sum(weights)
+        return jnp.sum(losses * weights), weight, {"accuracy": (jnp.sum(correct * weights), weight)}, carry
+
+    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """Returns the metrics to report from pairs (sum, count): loss in nats, accuracy, perplexity, bits."""
+        metrics = {name: total / count for name, (total, count) in sums.items()}
+        if self.vocabulary.kind == "characters":
+            metrics["bits_per_character"] = metrics["loss"] / math.log(2)
+        metrics["perplexity"] = math.exp(min(metrics["loss"], 700.0))  # exp(710) is not a float
+        return metrics
+
+    def files(self) -> dict[str, bytes]:
+        """Returns what is stored in a workdir so that the run can be used without its data, by file name."""
+        dataset = {"dataset": self._dataset.describe(), "fingerprint": self._dataset.fingerprint()}
+        return {
+            "vocabulary.json": self.vocabulary.to_json().encode(),
+            "dataset.json": (json.dumps(dataset, indent=1, ensure_ascii=False) + "\n").encode(),
+        }
+
+    def generate(
+        self, params: Params, prompt: str, *, length: int, num_samples: int, sampler: Sampler, seed: int
+    ) -> Iterator[list[str]]:
+        """Continues a prompt.
+
+        Args:
+          params: of the model.
+          prompt: text to begin with; at least one symbol.
+          length: how many symbols to write.
+          num_samples: how many continuations to write side by side.
+          sampler: how a symbol is drawn.
+          seed: of the draws.
+
+        Yields:
+          For each continuation the text written since the last yield.
+
+        Raises:
+          UserError: an empty prompt, or one with symbols outside the vocabulary.
+        """
+        for name, value in {"length": length, "num_samples": num_samples}.items():
+            if value < 1:
+                raise UserError(f"{name} must be at least 1, got {value}")
+        if outside := self.vocabulary.unknown_symbols(prompt):
+            raise UserError(
+                f"the prompt has {self.vocabulary.kind} outside the vocabulary: {', '.join(map(repr, outside))}; "
+                "leave them out"
+            )
+        tokens = self.vocabulary.encode(prompt)
+        if len(tokens) == 0:
+            raise UserError("the prompt is empty; give at least one symbol")
+
+        def predict(params: Params, carry: Any, tokens: Array) -> tuple[Any, Array]:
+            return self._apply(params, tokens, carry)
+
+        written: list[list[int]] = [tokens.tolist() for _ in range(num_samples)]
+        shown = [len(self.vocabulary.decode(row)) for row in written]
+        for chunk in generate(
+            predict,
+            params,
+            self.initial_carry(params, num_samples),
+            np.tile(tokens, (num_samples, 1)),
+            sampler=sampler,
+            key=jax.random.key(seed),
+            length=length,
+        ):
+            pieces = []
+            for row, new in enumerate(chunk):
+                written[row].extend(new.tolist())
+                text = self.vocabulary.decode(written[row])
+                pieces.append(text[shown[row] :])
+                shown[row] = len(text)
+            yield pieces
+
+    def _encoded(self, split: str) -> list[np.ndarray]:
+        """Returns the encoded documents of a split, read once."""
+        if split not in self._documents:
+            documents = self._dataset.documents(split)
+            self._documents[split] = [self.vocabulary.encode_document(text) for text in documents]
+        return self._documents[split]
+
+    def _make_model(self, vocabulary_size: int, key: PRNGKeyArray, *, abstract: bool = False) -> nnx.Module:
+        """Builds the model; without arrays if `abstract`."""
+        make = functools.partial(
+            build,
+            MODELS,
+            self._model_config,
+            where="model",
+            parts={"cell": CELLS, "dropout": DropoutRates},
+            vocabulary_size=vocabulary_size,
+        )
+        if abstract:
+            return nnx.eval_shape(lambda: make(rngs=nnx.Rngs(params=key)))
+        return make(rngs=nnx.Rngs(params=key))
+
+    def _set_apply(self) -> None:
+        """Keeps the model as a pure function of its parameters."""
+        self._apply = functional(self._make_model(len(self.vocabulary), jax.random.key(0), abstract=True))[0]

@@ -1,0 +1,81 @@
+"""Evaluation: a task's metrics over one whole split, exactly."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from lstm_research.training.metrics import MetricSums
+
+# Batches on their way before the host waits: enough to keep a device busy, few enough to stop soon when asked to.
+_IN_FLIGHT = 16
+
+
+class Evaluator:
+    """Evaluates parameters; compiles once for all splits with batches of one shape.
+
+    Args:
+      task: gives `eval_batches`, `initial_carry`, `loss` and `metrics`.
+    """
+
+    def __init__(self, task: Any):
+        self._task = task
+
+        def step(params: PyTree, batch: PyTree, carry: PyTree) -> tuple[dict[str, tuple[Any, Any]], PyTree]:
+            loss, weight, extras, carry = task.loss(params, batch, carry, None)
+            return {"loss": (loss, weight), **extras}, carry
+
+        self._step = jax.jit(step)
+
+    def evaluate(
+        self, params: PyTree, split: str, should_stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
+        """Returns the metrics over every target of a split.
+
+        The carry goes from batch to batch. Sums over a batch are the device's, sums over batches are float64, so the
+        result does not depend on the batch size beyond the last bits, and padding counts for nothing.
+
+        Args:
+          params: what to evaluate.
+          split: the split's name.
+          should_stop: asked between batches.
+
+        Returns:
+          Metrics by name, or None if `should_stop` said so.
+        """
+        batches = self._task.eval_batches(split)
+        sums = MetricSums()
+        pending: list[dict[str, tuple[Any, Any]]] = []
+        carry = None
+        for index in range(len(batches)):
+            if should_stop():
+                return None
+            batch = batches[index]
+            if carry is None:
+                carry = self._task.initial_carry(params, _batch_size(batch))
+            metrics, carry = self._step(params, batch, carry)
+            pending.append(metrics)
+            if len(pending) == _IN_FLIGHT:
+                _drain(pending, sums)
+        _drain(pending, sums)
+        return self._task.metrics(sums.as_dict())
+
+    def metric_names(self, params: PyTree, split: str) -> list[str]:
+        """Returns the names of the metrics that `evaluate` gives, without computing any."""
+        batch = self._task.eval_batches(split)[0]
+
+        def step(params: PyTree) -> Mapping[str, tuple[Any, Any]]:
+            return self._step(params, batch, self._task.initial_carry(params, _batch_size(batch)))[0]
+
+        return sorted(self._task.metrics({name: (1.0, 1.0) for name in jax.eval_shape(step, params)}))
+
+
+def _drain(pending: list[dict[str, tuple[Any, Any]]], sums: MetricSums) -> None:
+    for metrics in jax.device_get(pending):
+        sums.add(metrics)
+    pending.clear()
+
+
+def _batch_size(batch: Mapping[str, Any] | Sequence[Any]) -> int:
+    return int(jax.tree.leaves(batch)[0].shape[0])

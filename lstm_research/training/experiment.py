@@ -1,0 +1,144 @@
+"""An experiment: everything that a config describes, built and checked before anything is written."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import grain
+
+from lstm_research.common.build import build, check_keywords
+from lstm_research.common.errors import UserError, unknown
+from lstm_research.tasks import TASKS
+from lstm_research.training.optimizers import Optimizer, build_optimizer
+from lstm_research.training.state import TrainState
+from lstm_research.training.step import Sums, init_state, make_train_step
+
+SECTIONS = ("dataset", "model", "optimizer", "seed", "task", "training", "vocabulary")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """The config's section `training`; all intervals are in steps.
+
+    Attributes:
+      num_steps: how long to train.
+      log_every: how often training metrics are written.
+      eval_every: how often the validation split is evaluated.
+      checkpoint_every: how often the state is saved; it is also saved when the run is asked to stop.
+      keep_checkpoints: how many of the newest checkpoints are kept.
+      patience: stop after this many evaluations without a new best; None trains to the end.
+      metric: the validation metric, lower is better, that picks the best weights.
+      accumulation_steps: cut each batch in this many parts to save memory.
+      average_decay: keep an exponential moving average of the weights, and evaluate and keep as best this average.
+    """
+
+    num_steps: int
+    log_every: int = 100
+    eval_every: int = 1000
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    patience: int | None = None
+    metric: Literal["loss", "perplexity", "bits_per_character"] = "loss"
+    accumulation_steps: int = 1
+    average_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value < 1:
+                raise UserError(f"training.{field.name} must be at least 1, got {value}")
+        if self.average_decay is not None and not 0 < self.average_decay < 1:
+            raise UserError(f"training.average_decay must be between 0 and 1, or None, got {self.average_decay}")
+
+
+@dataclasses.dataclass
+class Experiment:
+    """What the loop runs.
+
+    Attributes:
+      config: the config that all of this was built from.
+      seed: of the parameters, the noise and the order of the data.
+      task: data, model, loss and metrics.
+      optimizer: see `build_optimizer`.
+      training: see `TrainingOptions`.
+      train_step: see `make_train_step`.
+    """
+
+    config: Any
+    seed: int
+    task: Any
+    optimizer: Optimizer
+    training: TrainingOptions
+    train_step: Callable[[TrainState, Any], tuple[TrainState, Sums]]
+
+    @classmethod
+    def from_config(cls, config: Any) -> "Experiment":
+        """Builds an experiment; reads the data, and fetches it if need be.
+
+        Raises:
+          UserError: anything in the config that does not fit, named by its key.
+        """
+        check_sections(config)
+        training = make_training_options(config)
+        optimizer = build_optimizer(config["optimizer"], training.num_steps)
+        task = make_task(config)
+        if task.batch_size % training.accumulation_steps:
+            raise UserError(
+                f"training.accumulation_steps = {training.accumulation_steps} does not divide task.batch_size = "
+                f"{task.batch_size}"
+            )
+        task.load()
+        train_step = make_train_step(
+            task,
+            optimizer,
+            accumulation_steps=training.accumulation_steps,
+            average_decay=training.average_decay,
+        )
+        return cls(config, int(config["seed"]), task, optimizer, training, train_step)
+
+    def init_state(self) -> TrainState:
+        """Returns the state before the first step."""
+        return init_state(self.task, self.optimizer, seed=self.seed, average=self.training.average_decay is not None)
+
+    def train_iterator(self, start_step: int) -> Iterator[Any]:
+        """Yields the batches of step `start_step` and all after it; the next ones are made in the background."""
+        batches = self.task.train_batches(self.seed)[start_step:]
+        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
+
+
+def check_sections(config: Any) -> None:
+    """Raises a `UserError` for a missing or an unknown top-level key."""
+    for key in config:
+        if key not in SECTIONS:
+            raise unknown("config key", key, SECTIONS)
+    for key in SECTIONS:
+        if key not in config:
+            raise UserError(f"config key {key!r} is missing; a config has {', '.join(SECTIONS)}")
+    seed = config["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"seed must be an int from 0 to 2**32 - 1, got {seed!r}")
+
+
+def make_training_options(config: Any) -> TrainingOptions:
+    """Builds the section `training`."""
+    section: Mapping[str, Any] = dict(config["training"])
+    check_keywords(TrainingOptions, section, where="training", what="the section")
+    return TrainingOptions(**section)
+
+
+def make_task(config: Any, files: Mapping[str, bytes] | None = None) -> Any:
+    """Builds the task of a config, without reading data.
+
+    Args:
+      config: the whole config.
+      files: what the task stored in a workdir (see `Task.files`), for a run that exists.
+    """
+    return build(
+        TASKS,
+        config["task"],
+        where="task",
+        dataset=config["dataset"],
+        vocabulary=config["vocabulary"],
+        model=config["model"],
+        files=files,
+    )

@@ -1,0 +1,174 @@
+"""Optimisers from config: clipping, then the update rule, then weight decay, then the learning rate.
+
+The order matters. Clipping sees the raw gradient. Decay that is part of the gradient (`sgd`, `momentum`, `adam`,
+`rmsprop`: L2 regularisation) enters before the rule; decoupled decay (`adamw`) enters after it and before the
+learning rate, so that it shrinks weights by learning_rate * weight_decay a step and follows the schedule.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_research.common.arrays import Array, Float, Params
+from lstm_research.common.build import build, check_keywords
+from lstm_research.common.errors import UserError, unknown
+from lstm_research.training.schedules import SCHEDULES, Plateau, Schedule, as_float32
+
+
+class LearningRateScaleState(NamedTuple):
+    """State of the factor that the plateau schedule sets from outside the compiled step."""
+
+    learning_rate_scale: Float[Array, ""]
+
+
+class Optimizer(NamedTuple):
+    """An optimiser with what the loop needs to know of it.
+
+    Attributes:
+      init: of `optax.GradientTransformation`.
+      update: of `optax.GradientTransformation`.
+      learning_rate: from (number of finished steps, optimiser state) to the learning rate of the next step.
+      plateau: the plateau rule, if that is the schedule.
+    """
+
+    init: Callable[[Params], Any]
+    update: Callable[..., tuple[Params, Any]]
+    learning_rate: Callable[[Any, Any], Any]
+    plateau: Plateau | None
+
+
+def sgd() -> optax.GradientTransformation:
+    """Plain gradient descent."""
+    return optax.identity()
+
+
+def momentum(momentum: float = 0.9, nesterov: bool = False) -> optax.GradientTransformation:
+    """Gradient descent with (Nesterov) momentum: Sutskever et al., 2013."""
+    return optax.trace(decay=momentum, nesterov=nesterov)
+
+
+def adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Adam: Kingma and Ba, 2015."""
+    return optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+
+
+def rmsprop(decay: float = 0.9, eps: float = 1e-8, momentum: float = 0.0) -> optax.GradientTransformation:
+    """RMSProp (Tieleman and Hinton, 2012), with momentum on the scaled gradient as in Graves, 2013."""
+    scale = optax.scale_by_rms(decay=decay, eps=eps)
+    return optax.chain(scale, optax.trace(decay=momentum)) if momentum else scale
+
+
+class Rule(NamedTuple):
+    """An update rule, and whether its weight decay is decoupled from the gradient."""
+
+    make: Callable[..., optax.GradientTransformation]
+    decoupled: bool = False
+
+
+OPTIMIZERS: Mapping[str, Rule] = {
+    "adam": Rule(adam),
+    "adamw": Rule(adam, decoupled=True),
+    "momentum": Rule(momentum),
+    "rmsprop": Rule(rmsprop),
+    "sgd": Rule(sgd),
+}
+"""Every update rule by the name that configs use. AdamW: Loshchilov and Hutter, 2019."""
+
+
+def make_optimizer(
+    *,
+    name: str,
+    num_steps: int,
+    learning_rate: float,
+    schedule: Mapping[str, Any] | None = None,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    weight_decay: float = 0.0,
+    decay: Literal["matrices", "all"] = "matrices",
+    **rule: Any,
+) -> Optimizer:
+    """Makes an optimiser.
+
+    Args:
+      name: a name of `OPTIMIZERS`.
+      num_steps: of the run, for schedules that end with it.
+      learning_rate: the rate at factor 1 of the schedule.
+      schedule: `name` of `SCHEDULES` with its keywords; constant if None.
+      clip_norm: gradients are scaled down to this global norm. Pascanu, Mikolov and Bengio, 2013.
+      clip_value: gradients are clipped, entry by entry, to ± this value; before `clip_norm`.
+      weight_decay: see the module docstring.
+      decay: "matrices" leaves biases and other vectors alone; "all" decays everything.
+      **rule: keywords of the update rule, such as `b1` for Adam.
+
+    Raises:
+      UserError: unknown names or keys, or numbers out of range.
+    """
+    for key, value in {"learning_rate": learning_rate, "clip_norm": clip_norm, "clip_value": clip_value}.items():
+        if value is not None and not value > 0:
+            raise UserError(f"optimizer.{key} must be above 0, got {value}")
+    if weight_decay < 0:
+        raise UserError(f"optimizer.weight_decay must be at least 0, got {weight_decay}")
+    shape: Schedule = as_float32(
+        made := build(SCHEDULES, schedule or {"name": "constant"}, where="optimizer.schedule", num_steps=num_steps)
+    )
+    plateau = made if isinstance(made, Plateau) else None
+
+    decaying = optax.add_decayed_weights(weight_decay, mask=is_matrix if decay == "matrices" else None)
+    decoupled = OPTIMIZERS[name].decoupled
+    parts = [
+        optax.clip(clip_value) if clip_value else None,
+        optax.clip_by_global_norm(clip_norm) if clip_norm else None,
+        decaying if weight_decay and not decoupled else None,
+        OPTIMIZERS[name].make(**rule),
+        decaying if weight_decay and decoupled else None,
+        optax.scale_by_schedule(lambda step: -learning_rate * shape(step)),
+        _scale_from_outside() if plateau else None,
+    ]
+    chain = optax.chain(*[part for part in parts if part is not None])
+
+    def current_rate(step: Any, opt_state: Any) -> Any:
+        rate = learning_rate * shape(step)
+        return rate * optax.tree.get(opt_state, "learning_rate_scale") if plateau else rate
+
+    return Optimizer(chain.init, chain.update, current_rate, plateau)
+
+
+def build_optimizer(section: Mapping[str, Any], num_steps: int) -> Optimizer:
+    """Makes the optimiser of the config's section `optimizer`: keywords of `make_optimizer` and of the rule it names.
+
+    Raises:
+      UserError: see `make_optimizer`; also for keys that neither takes.
+    """
+    name = str(section.get("name"))
+    if name not in OPTIMIZERS:
+        raise unknown("optimizer.name", name, OPTIMIZERS)
+    constructors = (make_optimizer, OPTIMIZERS[name].make)
+    check_keywords(constructors, section, where="optimizer", what=f"{name!r}", given_by_code={"num_steps": num_steps})
+    return make_optimizer(**section, num_steps=num_steps)
+
+
+def set_learning_rate_scale(opt_state: Any, scale: float) -> Any:
+    """Returns the optimiser state with the plateau schedule's factor set."""
+    return optax.tree.set(opt_state, learning_rate_scale=jnp.float32(scale))
+
+
+def is_matrix(params: Params) -> Params:
+    """Returns True for weights and tables, and False for biases and peepholes, by the last part of their names."""
+
+    def decide(path: Any, leaf: Array) -> bool:
+        return str(path[-1].key).endswith(("kernel", "table"))
+
+    return jax.tree_util.tree_map_with_path(decide, params)
+
+
+def _scale_from_outside() -> optax.GradientTransformation:
+    def init(params: Params) -> LearningRateScaleState:
+        return LearningRateScaleState(jnp.ones((), jnp.float32))
+
+    def update(updates: Params, state: LearningRateScaleState, params: Params | None = None) -> Any:
+        return jax.tree.map(lambda u: u * state.learning_rate_scale.astype(u.dtype), updates), state
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,138 @@
+"""What a run shows while it runs: a bar on a terminal, plain lines elsewhere, the same lines in `train.log`."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from lstm_research.training.metrics import write_text
+
+_SHORT = {"learning_rate": "lr", "gradient_norm": "grad", "bits_per_character": "bits/char"}
+
+
+class RunProgress:
+    """Shows the course of a run. A context manager; `say` and `result` also write to the log file.
+
+    Args:
+      num_steps: steps of the whole run.
+      step: the step the run starts from.
+      log: the file that gets every line.
+      console: where to show; None is standard output.
+    """
+
+    def __init__(self, num_steps: int, step: int, log: Path, console: Console | None = None):
+        self._num_steps = num_steps
+        self._console = console or Console(soft_wrap=True)
+        self._log = open(log, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        self._bar: Progress | None = None
+        self._rate = _Rate(step)
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[speed]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("training", total=num_steps, completed=step, speed="starting")
+
+    def __enter__(self) -> "RunProgress":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._log.close()
+
+    def advance(self, step: int) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def doing(self, what: str) -> None:
+        """Names on the bar what goes on: training, evaluating, saving."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=what)
+
+    def measure(self, step: int, tokens: float) -> None:
+        """Takes the speed since the last call; the host must have waited for the device just before.
+
+        Args:
+          step: updates made.
+          tokens: weight of the targets since the last call.
+        """
+        self._rate.measure(step, tokens)
+        if self._bar is not None:
+            self._bar.update(self._task, speed=self._rate.describe(self._num_steps - step))
+
+    def pause(self, seconds: float) -> None:
+        """Leaves time that went into evaluating or saving out of the training speed."""
+        self._rate.pause(seconds)
+
+    def result(self, step: int, split: str, metrics: Mapping[str, Any], note: str = "") -> None:
+        """Shows the metrics of a split, with the speed after those of training."""
+        values = "  ".join(f"{_SHORT.get(name, name)} {_number(value)}" for name, value in metrics.items())
+        line = f"step {step:>{len(str(self._num_steps))}}/{self._num_steps}  {split:<5}  {values}"
+        if split == "train" and self._bar is None:
+            note = self._rate.describe(self._num_steps - step)
+        self.say(f"{line}  {note}" if note else line)
+
+    def say(self, text: str) -> None:
+        """Shows one line and appends it to the log."""
+        self._console.print(Text(text))
+        write_text(self._log, text)
+
+
+class _Rate:
+    """Training speed over the last interval, and the time that is left at the pace of the whole run."""
+
+    def __init__(self, step: int):
+        self._start: tuple[int, float] | None = None
+        self._last = (step, time.monotonic())
+        self._paused = 0.0
+        self.steps = self.tokens = 0.0
+        self._pace = 0.0
+
+    def pause(self, seconds: float) -> None:
+        self._paused += seconds
+
+    def measure(self, step: int, tokens: float) -> None:
+        now = time.monotonic()
+        count, duration = step - self._last[0], max(now - self._last[1] - self._paused, 1e-9)
+        self.steps, self.tokens = count / duration, tokens / duration
+        if self._start is None:
+            # The first interval holds the compilation, so the pace counts from its end.
+            self._start, self._pace = (step, now), self.steps
+        else:
+            self._pace = (step - self._start[0]) / max(now - self._start[1], 1e-9)
+        self._last, self._paused = (step, now), 0.0
+
+    def describe(self, left: int) -> str:
+        remaining = _duration(left / self._pace) if self._pace else "?"
+        return f"{_count(self.steps)} steps/s  {_count(self.tokens)} tokens/s  {remaining} left"
+
+
+def _number(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4f}" if 0.01 <= abs(value) < 1e5 or value == 0 else f"{value:.2e}"
+
+
+def _count(value: float) -> str:
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.1f}{letter}"
+    return f"{value:.1f}"
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{whole % 60:02}s"

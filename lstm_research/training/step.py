@@ -1,0 +1,96 @@
+"""The training step: the only compiled function of training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_research.common.arrays import Array, Float, Params
+from lstm_research.training.optimizers import Optimizer
+from lstm_research.training.state import TrainState
+
+Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
+"""Metrics as pairs (sum, count): merged by adding, exact over padding, shards and micro-batches."""
+
+
+def init_state(task: Any, optimizer: Optimizer, *, seed: int, average: bool) -> TrainState:
+    """Returns the state before the first step, a function of the seed alone.
+
+    Args:
+      task: gives the parameters and the carry.
+      optimizer: gives its own state.
+      seed: of the run.
+      average: whether an average of the parameters is kept.
+    """
+    params_key, key = jax.random.split(jax.random.key(seed))
+    params = task.init(params_key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        carry=task.initial_carry(params, task.batch_size),
+        key=key,
+        average=jax.tree.map(jnp.copy, params) if average else None,  # a copy: the step donates both
+    )
+
+
+def make_train_step(
+    task: Any, optimizer: Optimizer, *, accumulation_steps: int = 1, average_decay: float | None = None
+) -> Callable[[TrainState, Any], tuple[TrainState, Sums]]:
+    """Makes the compiled `train_step(state, batch) -> (state, metrics)`; the state that goes in is given up.
+
+    Args:
+      task: its `loss(params, batch, carry, key) -> (summed loss, weight, extras, carry)`.
+      optimizer: what turns gradients into updates.
+      accumulation_steps: the batch is cut in this many parts along its batch axis, one after the other, to save
+        memory. The gradient is that of the whole batch.
+      average_decay: of the exponential moving average of the parameters; None keeps none.
+    """
+
+    def gradient(params: Params, batch: Any, carry: Any, key: Array) -> tuple[Params, Sums, Any]:
+        """Returns the gradient of the summed loss, the metrics and the next carry."""
+
+        def summed_loss(params: Params) -> tuple[Array, tuple[Sums, Any]]:
+            loss, weight, extras, next_carry = task.loss(params, batch, carry, key)
+            return loss, ({"loss": (loss, weight), **extras}, next_carry)
+
+        gradients, (sums, next_carry) = jax.grad(summed_loss, has_aux=True)(params)
+        return gradients, sums, next_carry
+
+    def accumulated_gradient(params: Params, batch: Any, carry: Any, key: Array) -> tuple[Params, Sums, Any]:
+        """Returns the same, part by part: every array is cut along its first axis, the batch."""
+        split = jax.tree.map(lambda x: x.reshape(accumulation_steps, -1, *x.shape[1:]), (batch, carry))
+        keys = jax.random.split(key, accumulation_steps)
+
+        def body(total: Any, part: Any) -> tuple[Any, Any]:
+            (batch, carry), key = part
+            gradients, sums, next_carry = gradient(params, batch, carry, key)
+            return jax.tree.map(jnp.add, total, (gradients, sums)), next_carry
+
+        shapes = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], split), keys[0])[:2]
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        (gradients, sums), carry = jax.lax.scan(body, zeros, (split, keys))
+        return gradients, sums, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), carry)
+
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Sums]:
+        key = jax.random.fold_in(state.key, state.step)
+        compute = gradient if accumulation_steps == 1 else accumulated_gradient
+        gradients, sums, carry = compute(state.params, batch, state.carry, key)
+        weight = jnp.maximum(sums["loss"][1], 1)  # a batch of padding only has weight 0 and gradient 0
+        gradients = jax.tree.map(lambda g: g / weight, gradients)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if average_decay is not None:
+            # The average of the first steps must not be ruled by the random start: decay grows as (1+k)/(10+k).
+            decay = jnp.minimum(average_decay, (1.0 + state.step) / (10.0 + state.step))
+            average = optax.incremental_update(params, average, 1 - decay)
+        metrics = sums | {
+            "gradient_norm": (optax.tree.norm(gradients), jnp.float32(1)),
+            "learning_rate": (optimizer.learning_rate(state.step, state.opt_state), jnp.float32(1)),
+        }
+        return TrainState(state.step + 1, params, opt_state, carry, state.key, average), metrics
+
+    return jax.jit(train_step, donate_argnums=0)

@@ -1,0 +1,32 @@
+"""Set-up of all tests: the CPU backend, and shapes checked at run time against the annotations."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+# Before any module of the package is imported: the hook rewrites functions as they are loaded.
+install_import_hook("lstm_research", "beartype.beartype")
+
+from collections.abc import Iterator
+
+import jax
+import jaxtyping
+import pytest
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """The test computes in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Switches the annotations' run-time check off, so that the package's own checks are reached, as in production."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
