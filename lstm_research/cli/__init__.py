@@ -1,0 +1,1 @@
+"""Floor 8: the commands of `lstm-research`, one file each."""

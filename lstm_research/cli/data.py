@@ -17,13 +17,17 @@ from rich.text import Text
 from lstm_research.common.build import build
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.data.text import CATALOGUE, DATASETS, SPLITS, TextDataset
-from lstm_research.data.vocabulary import VOCABULARIES
-from lstm_research.data.windows import ContiguousWindows, EvaluationWindows
 
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    config_flags.DEFINE_config_file("config", None, "The recipe whose dataset is meant; or name a dataset instead.")
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "The recipe whose dataset is meant, as for train; or name a dataset instead.",
+        lock_config=False,  # as for train: keys that a recipe leaves out may be set
+        accept_new_attributes=True,
+    )
     flags.DEFINE_string("split", "train", "show: the split that examples are taken from.")
     flags.DEFINE_integer("num", 3, "show: the number of examples.", lower_bound=0)
 
@@ -98,38 +102,30 @@ def _show_text(dataset: TextDataset) -> None:
 
 
 def _show_batches(dataset: TextDataset, config: Any) -> None:
-    """Prints the tokens and windows of the splits, and windows of training step 0 or the first evaluation batch."""
-    console = _console()
-    vocabulary = build(VOCABULARIES, config.vocabulary, where="vocabulary").fit(dataset.documents("train"))
-    task = config.task
-    for key in ("batch_size", "eval_batch_size", "unroll_length"):
-        if key not in task:
-            raise UserError(f"task.{key} is missing; data show needs it to cut windows")
+    """Prints the tokens and windows of the splits, and rows of the first batch, exactly as training gets them."""
+    # Imported here, not above: listing and preparing must not wait for JAX.
+    from lstm_research.training.experiment import Experiment
+
+    task = Experiment.from_config(config).task
+    windows = {"train": task.train_batches(config.seed), **{split: task.eval_batches(split) for split in SPLITS[1:]}}
     table = Table("split", "documents", "characters", "tokens", "unknown", "batch × window", "windows")
-    windows: dict[str, Any] = {}
     for split in SPLITS:
-        texts = dataset.documents(split)
-        documents = [vocabulary.encode_document(text) for text in texts]
-        shape: dict[str, Any] = {"unroll_length": task.unroll_length, "split": split}
-        if split == "train":
-            windows[split] = ContiguousWindows(documents, batch_size=task.batch_size, seed=config.seed, **shape)
-            rows, count = task.batch_size, f"{windows[split].windows_per_epoch:,} an epoch"
-        else:
-            windows[split] = EvaluationWindows(documents, batch_size=task.eval_batch_size, **shape)
-            rows, count = task.eval_batch_size, f"{len(windows[split]):,}"
-        tokens = windows[split].stream.tokens
-        unseen = f"{100 * vocabulary.count_unknown(tokens) / len(tokens):.2f} %"
+        texts, cut = dataset.documents(split), windows[split]
+        tokens = cut.stream.tokens
+        count = f"{cut.windows_per_epoch:,} an epoch" if split == "train" else f"{len(cut):,}"
+        unseen = f"{100 * task.vocabulary.count_unknown(tokens) / len(tokens):.2f} %"
+        size = f"{cut.batch_size} × {cut.unroll_length}"
         characters = f"{sum(map(len, texts)):,}"
-        size = f"{rows} × {task.unroll_length}"
         table.add_row(split, f"{len(texts):,}", characters, f"{len(tokens):,}", unseen, size, count)
+    console = _console()
     console.print(dataset.describe(), markup=False, highlight=False)
-    console.print(f"vocabulary: {len(vocabulary):,} {vocabulary.kind}", highlight=False)
+    console.print(f"vocabulary: {len(task.vocabulary):,} {task.vocabulary.kind}", highlight=False)
     console.print(table)
     split = flags.FLAGS.split
     batch = windows[split][0]
     for row in range(min(flags.FLAGS.num, len(batch["inputs"]))):
         title = f"{split}, batch 0, row {row}, the inputs of {int(batch['weights'][row].sum())} counted targets"
-        _print_example(console, title, vocabulary.decode(batch["inputs"][row]))
+        _print_example(console, title, task.vocabulary.decode(batch["inputs"][row]))
 
 
 def _print_example(console: Console, title: str, text: str) -> None:

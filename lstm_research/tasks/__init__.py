@@ -1,11 +1,10 @@
 """Floor 5: what is learnt. A new task is one file here and one row below."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from lstm_research.tasks.language_modelling import LanguageModelling
 
-TASKS: Mapping[str, Callable[..., Any]] = {"language_modelling": LanguageModelling}
+TASKS: Mapping[str, type[LanguageModelling]] = {"language_modelling": LanguageModelling}
 """Every task by the name that configs use."""
 
 __all__ = ["TASKS", "LanguageModelling"]

@@ -4,7 +4,7 @@ import functools
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,10 @@ class LanguageModelling:
       eval_batch_size: rows in evaluation. Each row starts from the initial state, so fewer rows give every symbol
         more context, and the evaluation more time.
       vocabulary: symbols and their numbers, once loaded.
+      file_names: of what a run stores in its workdir, see `files`.
     """
+
+    file_names: ClassVar[tuple[str, ...]] = ("vocabulary.json", "dataset.json")
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class LanguageModelling:
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
         self._model_config = model
         self._documents: dict[str, list[np.ndarray]] = {}
+        self._files = files
         self._make_model(2, jax.random.key(0), abstract=True)  # an impossible model is refused before data is fetched
         if files is not None:
             self.vocabulary: Vocabulary = from_json(files["vocabulary.json"].decode())
@@ -149,10 +153,8 @@ class LanguageModelling:
     def files(self) -> dict[str, bytes]:
         """Returns what is stored in a workdir so that the run can be used without its data, by file name."""
         dataset = {"dataset": self._dataset.describe(), "fingerprint": self._dataset.fingerprint()}
-        return {
-            "vocabulary.json": self.vocabulary.to_json().encode(),
-            "dataset.json": (json.dumps(dataset, indent=1, ensure_ascii=False) + "\n").encode(),
-        }
+        contents = (self.vocabulary.to_json(), json.dumps(dataset, indent=1, ensure_ascii=False) + "\n")
+        return {name: content.encode() for name, content in zip(self.file_names, contents, strict=True)}
 
     def generate(
         self, params: Params, prompt: str, *, length: int, num_samples: int, sampler: Sampler, seed: int
@@ -208,8 +210,18 @@ class LanguageModelling:
             yield pieces
 
     def _encoded(self, split: str) -> list[np.ndarray]:
-        """Returns the encoded documents of a split, read once."""
+        """Returns the encoded documents of a split, read once.
+
+        Raises:
+          UserError: the data is not the data that the run was trained with.
+        """
         if split not in self._documents:
+            if self._files is not None and not self._documents:
+                stored = json.loads(self._files["dataset.json"])["fingerprint"]
+                if stored != self._dataset.fingerprint():
+                    raise UserError(
+                        f"the data ({self._dataset.describe()}) has changed since this run was trained on it"
+                    )
             documents = self._dataset.documents(split)
             self._documents[split] = [self.vocabulary.encode_document(text) for text in documents]
         return self._documents[split]

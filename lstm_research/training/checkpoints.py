@@ -118,6 +118,17 @@ class Checkpoints:
             )
         return None
 
+    def restore(self, step: int, template: PyTree) -> tuple[PyTree, Host]:
+        """Returns state and host record of one checkpoint.
+
+        Raises:
+          UserError: the checkpoint is damaged or does not fit the template.
+        """
+        try:
+            return self._restore(step, template)
+        except _DamagedError as error:
+            raise UserError(f"checkpoint of step {step} in {self._directory} is damaged: {error}") from error
+
     def _restore(self, step: int, template: PyTree) -> tuple[PyTree, Host]:
         host, table, arrays = _read_verified(self._directory / str(step))
         wanted = named_leaves(template)

@@ -72,8 +72,12 @@ class Experiment:
     train_step: Callable[[TrainState, Any], tuple[TrainState, Sums]]
 
     @classmethod
-    def from_config(cls, config: Any) -> "Experiment":
-        """Builds an experiment; reads the data, and fetches it if need be.
+    def from_config(cls, config: Any, files: Mapping[str, bytes] | None = None) -> "Experiment":
+        """Builds an experiment.
+
+        Args:
+          config: the whole config.
+          files: what the task of this run stored in its workdir; None reads the data, and fetches it if need be.
 
         Raises:
           UserError: anything in the config that does not fit, named by its key.
@@ -81,13 +85,22 @@ class Experiment:
         check_sections(config)
         training = make_training_options(config)
         optimizer = build_optimizer(config["optimizer"], training.num_steps)
-        task = make_task(config)
+        task = build(
+            TASKS,
+            config["task"],
+            where="task",
+            dataset=config["dataset"],
+            vocabulary=config["vocabulary"],
+            model=config["model"],
+            files=files,
+        )
         if task.batch_size % training.accumulation_steps:
             raise UserError(
                 f"training.accumulation_steps = {training.accumulation_steps} does not divide task.batch_size = "
                 f"{task.batch_size}"
             )
-        task.load()
+        if files is None:
+            task.load()
         train_step = make_train_step(
             task,
             optimizer,
@@ -124,21 +137,3 @@ def make_training_options(config: Any) -> TrainingOptions:
     section: Mapping[str, Any] = dict(config["training"])
     check_keywords(TrainingOptions, section, where="training", what="the section")
     return TrainingOptions(**section)
-
-
-def make_task(config: Any, files: Mapping[str, bytes] | None = None) -> Any:
-    """Builds the task of a config, without reading data.
-
-    Args:
-      config: the whole config.
-      files: what the task stored in a workdir (see `Task.files`), for a run that exists.
-    """
-    return build(
-        TASKS,
-        config["task"],
-        where="task",
-        dataset=config["dataset"],
-        vocabulary=config["vocabulary"],
-        model=config["model"],
-        files=files,
-    )

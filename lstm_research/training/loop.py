@@ -224,12 +224,13 @@ class _Run:
                     if ending and step < last and not preempted:
                         self._progress.say(f"no better validation in {options.patience} evaluations: stopping early")
                     return preempted
+                first = batches is None
                 if batches is None:
                     batches = iter(self._experiment.train_iterator(step))
                 self._state, metrics = self._experiment.train_step(self._state, next(batches))
                 self._step = step + 1
                 self._pending.append((self._step, metrics))
-                self._progress.advance(self._step)
+                self._progress.advance(self._step, compiled=first)
         finally:
             close = getattr(batches, "close", None)
             if close is not None:

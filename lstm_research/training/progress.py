@@ -51,8 +51,10 @@ class RunProgress:
             self._bar.stop()
         self._log.close()
 
-    def advance(self, step: int) -> None:
-        """Moves the bar."""
+    def advance(self, step: int, *, compiled: bool = False) -> None:
+        """Moves the bar; `compiled` says that this step was compiled first, so that it tells nothing of the speed."""
+        if compiled:
+            self._rate = _Rate(step)
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
@@ -94,11 +96,9 @@ class _Rate:
     """Training speed over the last interval, and the time that is left at the pace of the whole run."""
 
     def __init__(self, step: int):
-        self._start: tuple[int, float] | None = None
-        self._last = (step, time.monotonic())
+        self._start = self._last = (step, time.monotonic())
         self._paused = 0.0
-        self.steps = self.tokens = 0.0
-        self._pace = 0.0
+        self._steps = self._tokens = self._pace = 0.0
 
     def pause(self, seconds: float) -> None:
         self._paused += seconds
@@ -106,17 +106,14 @@ class _Rate:
     def measure(self, step: int, tokens: float) -> None:
         now = time.monotonic()
         count, duration = step - self._last[0], max(now - self._last[1] - self._paused, 1e-9)
-        self.steps, self.tokens = count / duration, tokens / duration
-        if self._start is None:
-            # The first interval holds the compilation, so the pace counts from its end.
-            self._start, self._pace = (step, now), self.steps
-        else:
-            self._pace = (step - self._start[0]) / max(now - self._start[1], 1e-9)
+        self._steps, self._tokens = count / duration, tokens / duration
+        # The pace counts evaluations and saves too: they will come again.
+        self._pace = (step - self._start[0]) / max(now - self._start[1], 1e-9)
         self._last, self._paused = (step, now), 0.0
 
     def describe(self, left: int) -> str:
         remaining = _duration(left / self._pace) if self._pace else "?"
-        return f"{_count(self.steps)} steps/s  {_count(self.tokens)} tokens/s  {remaining} left"
+        return f"{_count(self._steps)} steps/s  {_count(self._tokens)} tokens/s  {remaining} left"
 
 
 def _number(value: Any) -> str:

@@ -62,7 +62,7 @@ def exponential(
     staircase: bool = False,
     start_step: int = 0,
 ) -> Schedule:
-    """`decay_rate ** (k / decay_steps)`, k steps after the rise and `start_step`; k / decay_steps rounded if `staircase`."""
+    """`decay_rate ** (k / decay_steps)`, k steps after rise and `start_step`; a whole exponent if `staircase`."""
     _check(warmup_steps)
     if decay_steps < 1 or decay_rate <= 0:
         raise UserError(

@@ -78,7 +78,7 @@ def save_weights(path: Path, params: PyTree, metadata: Mapping[str, str]) -> Non
     # safetensors stores the buffer as it lies in memory, so a transposed view would come back scrambled.
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in named_leaves(jax.device_get(params)).items()}
     header = {**metadata, _DIGEST: content_digest(arrays, _note(metadata))}
-    write_atomically(path, save(arrays, metadata=header))
+    write_atomically(path, _with_sorted_metadata(save(arrays, metadata=header)))
 
 
 def load_weights(path: Path, template: PyTree | None = None) -> tuple[PyTree, dict[str, str]]:
@@ -115,6 +115,19 @@ def load_weights(path: Path, template: PyTree | None = None) -> tuple[PyTree, di
     if difference:
         raise UserError(f"{path} does not fit the model of this config: {difference}")
     return fill(template, arrays), metadata
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """Returns the same safetensors file with its metadata in the order of keys.
+
+    The library writes them in an order that changes from call to call; equal weights are to give equal bytes.
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format wants the arrays at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def _metadata(path: Path, data: bytes) -> dict[str, str]:

@@ -15,7 +15,7 @@ from lstm_research.common.errors import UserError
 from lstm_research.training.environment import describe_start, differences
 from lstm_research.training.files import write_atomically
 
-Config = Mapping[str, Any]
+Config = ConfigDict | Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import zipfile
 from pathlib import Path
 
@@ -81,11 +82,11 @@ def test_a_kept_file_that_changed_is_not_used(package: Package) -> None:
 
 
 def test_without_network_the_line_says_how_to_go_on(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel = (Path(package_index(monkeypatch)) / WHEEL).read_bytes()
+    wheel = (Path(os.environ["PIP_FIND_LINKS"]) / WHEEL).read_bytes()
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    with pytest.raises(UserError, match="^no network: ") as error:
+    with pytest.raises(UserError, match=r"^no network: ") as error:
         fetch(package)
     line = one_line(error)
     for part in ("'carried'", "carrier-of-data==1.0", WHEEL, str(packages_dir()), package.sha256):
@@ -93,12 +94,6 @@ def test_without_network_the_line_says_how_to_go_on(package: Package, monkeypatc
     assert visible(packages_dir()) == []
     (packages_dir() / WHEEL).write_bytes(wheel)
     assert fetch(package) == packages_dir() / WHEEL
-
-
-def package_index(monkeypatch: pytest.MonkeyPatch) -> str:
-    import os
-
-    return os.environ["PIP_FIND_LINKS"]
 
 
 def test_an_index_without_the_package_is_told_from_no_network(package: Package) -> None:

@@ -33,7 +33,7 @@ all.*
 Speak, _\[loudly]_ speak.
 
 _Exeunt_
-"""
+"""  # noqa: W291
 
 
 def test_a_play_becomes_speakers_and_what_they_say() -> None:

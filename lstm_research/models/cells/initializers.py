@@ -54,4 +54,7 @@ def init_gates(
     """
     draw = get_initializer(initializer)
     keys = jax.random.split(key, num_gates)
-    return jnp.concatenate([draw(k, (input_size, hidden_size), dtype) for k in keys], axis=-1)
+    # Drawn in float32 at least: the orthogonal initialiser's QR decomposition does not exist in half precision.
+    draw_dtype = jnp.promote_types(dtype, "float32")
+    blocks = [draw(k, (input_size, hidden_size), draw_dtype) for k in keys]
+    return jnp.concatenate(blocks, axis=-1).astype(dtype)
