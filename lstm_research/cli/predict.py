@@ -14,11 +14,11 @@ def define_flags() -> None:
     """Defines the flags of this command."""
     run_flags.define_flags()
     flags.DEFINE_string("prompt", "\n", "The text to continue.")
-    flags.DEFINE_integer("length", 500, "How many symbols (characters or words) to write.")
+    flags.DEFINE_integer("length", 500, "How many symbols (characters or words) to write.", lower_bound=1)
     flags.DEFINE_float("temperature", 1.0, "Divides the logits; 0 always takes the most likely symbol.")
     flags.DEFINE_integer("top_k", None, "Draw only from the k most likely symbols.")
     flags.DEFINE_float("top_p", 1.0, "Draw only from the most likely symbols that together reach this probability.")
-    flags.DEFINE_integer("num_samples", 1, "How many texts to write.")
+    flags.DEFINE_integer("num_samples", 1, "How many texts to write.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of the draws: the same seed writes the same text.", lower_bound=0)
 
 

@@ -11,6 +11,9 @@ import numpy as np
 from lstm_research.common.arrays import Array, Float, Int, Params, PRNGKeyArray
 from lstm_research.common.errors import UserError
 
+Predict = Callable[[Params, Any, Any], tuple[Any, Any]]
+"""`(params, carry, tokens [T, B]) -> (carry, logits [T, B, V])`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
@@ -59,7 +62,7 @@ class Sampler:
 
 
 def generate(
-    predict: Callable[[Params, Any, Any], tuple[Any, Any]],
+    predict: Predict,
     params: Params,
     carry: Any,
     prompt: Int[np.ndarray, "B N"],

@@ -18,7 +18,8 @@ from lstm_research.common.errors import UserError
 from lstm_research.data.text import DATASETS
 from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
 from lstm_research.data.windows import ContiguousWindows, EvaluationWindows
-from lstm_research.decoding.sampling import Sampler, generate
+from lstm_research.decoding.sampling import Sampler
+from lstm_research.decoding.text import continue_text
 from lstm_research.models.cells import CELLS
 from lstm_research.models.language_model import LanguageModel
 from lstm_research.models.layers import DropoutRates, functional
@@ -159,55 +160,17 @@ class LanguageModelling:
     def generate(
         self, params: Params, prompt: str, *, length: int, num_samples: int, sampler: Sampler, seed: int
     ) -> Iterator[list[str]]:
-        """Continues a prompt.
-
-        Args:
-          params: of the model.
-          prompt: text to begin with; at least one symbol.
-          length: how many symbols to write.
-          num_samples: how many continuations to write side by side.
-          sampler: how a symbol is drawn.
-          seed: of the draws.
-
-        Yields:
-          For each continuation the text written since the last yield.
-
-        Raises:
-          UserError: an empty prompt, or one with symbols outside the vocabulary.
-        """
-        for name, value in {"length": length, "num_samples": num_samples}.items():
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, got {value}")
-        if outside := self.vocabulary.unknown_symbols(prompt):
-            raise UserError(
-                f"the prompt has {self.vocabulary.kind} outside the vocabulary: {', '.join(map(repr, outside))}; "
-                "leave them out"
-            )
-        tokens = self.vocabulary.encode(prompt)
-        if len(tokens) == 0:
-            raise UserError("the prompt is empty; give at least one symbol")
-
-        def predict(params: Params, carry: Any, tokens: Array) -> tuple[Any, Array]:
-            return self._apply(params, tokens, carry)
-
-        written: list[list[int]] = [tokens.tolist() for _ in range(num_samples)]
-        shown = [len(self.vocabulary.decode(row)) for row in written]
-        for chunk in generate(
-            predict,
+        """Continues a prompt; see `lstm_research.decoding.text.continue_text`."""
+        return continue_text(
+            lambda params, carry, tokens: self._apply(params, tokens, carry),
             params,
             self.initial_carry(params, num_samples),
-            np.tile(tokens, (num_samples, 1)),
-            sampler=sampler,
-            key=jax.random.key(seed),
+            self.vocabulary,
+            prompt,
             length=length,
-        ):
-            pieces = []
-            for row, new in enumerate(chunk):
-                written[row].extend(new.tolist())
-                text = self.vocabulary.decode(written[row])
-                pieces.append(text[shown[row] :])
-                shown[row] = len(text)
-            yield pieces
+            sampler=sampler,
+            seed=seed,
+        )
 
     def _encoded(self, split: str) -> list[np.ndarray]:
         """Returns the encoded documents of a split, read once.

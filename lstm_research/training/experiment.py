@@ -10,8 +10,7 @@ from lstm_research.common.build import build, check_keywords
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.tasks import TASKS
 from lstm_research.training.optimizers import Optimizer, build_optimizer
-from lstm_research.training.state import TrainState
-from lstm_research.training.step import Sums, init_state, make_train_step
+from lstm_research.training.step import Sums, TrainState, init_state, make_train_step
 
 SECTIONS = ("dataset", "model", "optimizer", "seed", "task", "training", "vocabulary")
 

@@ -1,18 +1,37 @@
-"""The training step: the only compiled function of training."""
+"""The training step, the only compiled function of training, and the state that it changes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_research.common.arrays import Array, Float, Params
+from lstm_research.common.arrays import Array, Float, Int, Params, PRNGKeyArray
 from lstm_research.training.optimizers import Optimizer
-from lstm_research.training.state import TrainState
 
 Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """Metrics as pairs (sum, count): merged by adding, exact over padding, shards and micro-batches."""
+
+
+class TrainState(NamedTuple):
+    """What `train_step` takes and returns.
+
+    Attributes:
+      step: the number of finished steps.
+      params: of the model.
+      opt_state: of the optimiser.
+      carry: the recurrent state after the last batch, batch axis first.
+      key: of the run; step k uses `fold_in(key, k)`, so that the key itself never changes.
+      average: the exponential moving average of the parameters, or None.
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: Any
+    carry: Any
+    key: PRNGKeyArray
+    average: Params | None
 
 
 def init_state(task: Any, optimizer: Optimizer, *, seed: int, average: bool) -> TrainState:

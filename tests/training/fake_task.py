@@ -18,8 +18,7 @@ from ml_collections import ConfigDict
 
 from lstm_research.training.experiment import TrainingOptions
 from lstm_research.training.optimizers import Optimizer, make_optimizer
-from lstm_research.training.state import TrainState
-from lstm_research.training.step import init_state, make_train_step
+from lstm_research.training.step import TrainState, init_state, make_train_step
 
 B, T, D, H = 2, 5, 3, 4
 Batch = dict[str, np.ndarray]

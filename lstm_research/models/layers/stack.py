@@ -7,8 +7,9 @@ from flax import nnx
 
 from lstm_research.common.arrays import Array, Bool, Float, Int, PRNGKeyArray
 from lstm_research.models.cells import Cell
+from lstm_research.models.layers.bidirectional import Bidirectional, Merge
 from lstm_research.models.layers.dropout import DropoutRates, split_key
-from lstm_research.models.layers.recurrent import Bidirectional, Merge, Recurrent
+from lstm_research.models.layers.recurrent import Recurrent
 
 
 class RecurrentStack(nnx.Module):
