@@ -9,11 +9,11 @@ from jaxtyping import install_import_hook
 # Before any module of the package is imported: the hook rewrites functions as they are loaded.
 install_import_hook("lstm_research", "beartype.beartype")
 
-from collections.abc import Iterator
+from collections.abc import Iterator  # noqa: E402
 
-import jax
-import jaxtyping
-import pytest
+import jax  # noqa: E402
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
 
 
 @pytest.fixture

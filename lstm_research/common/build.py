@@ -38,7 +38,7 @@ def build(
     if "name" not in keywords:
         raise UserError(f"{where}.name is missing; valid: {', '.join(sorted(table))}")
     name = keywords.pop("name")
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise unknown(f"{where}.name", name, table)
     constructor = table[name]
     for key, part in (parts or {}).items():

@@ -79,15 +79,22 @@ class LanguageModelling:
         self.batch_size = batch_size
         self.unroll_length = unroll_length
         self.eval_batch_size = eval_batch_size
-        self._dataset = build(DATASETS, dataset, where="dataset")
+        self._dataset_config = dataset
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
         self._model_config = model
         self._documents: dict[str, list[np.ndarray]] = {}
         self._files = files
         self._make_model(2, jax.random.key(0), abstract=True)  # an impossible model is refused before data is fetched
-        if files is not None:
+        if files is None:
+            self._dataset  # noqa: B018  (a wrong dataset is refused now)
+        else:
             self.vocabulary: Vocabulary = from_json(files["vocabulary.json"].decode())
             self._set_apply()
+
+    @functools.cached_property
+    def _dataset(self) -> Any:
+        """The dataset; made at first use, because a finished run serves without the files it was trained on."""
+        return build(DATASETS, self._dataset_config, where="dataset")
 
     def load(self) -> None:
         """Reads the data, fits the vocabulary and cuts all splits once, so that what does not fit shows now."""
@@ -186,7 +193,10 @@ class LanguageModelling:
                         f"the data ({self._dataset.describe()}) has changed since this run was trained on it"
                     )
             documents = self._dataset.documents(split)
-            self._documents[split] = [self.vocabulary.encode_document(text) for text in documents]
+            try:
+                self._documents[split] = [self.vocabulary.encode_document(text) for text in documents]
+            except UserError as error:
+                raise UserError(f"split {split!r}: {error}") from error
         return self._documents[split]
 
     def _make_model(self, vocabulary_size: int, key: PRNGKeyArray, *, abstract: bool = False) -> nnx.Module:

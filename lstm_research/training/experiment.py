@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import grain
+from ml_collections import ConfigDict
 
 from lstm_research.common.build import build, check_keywords
 from lstm_research.common.errors import UserError, unknown
@@ -44,7 +45,7 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int) and value < 1:
+            if field.name != "average_decay" and isinstance(value, int) and value < 1:
                 raise UserError(f"training.{field.name} must be at least 1, got {value}")
         if self.average_decay is not None and not 0 < self.average_decay < 1:
             raise UserError(f"training.average_decay must be between 0 and 1, or None, got {self.average_decay}")
@@ -81,16 +82,16 @@ class Experiment:
         Raises:
           UserError: anything in the config that does not fit, named by its key.
         """
-        check_sections(config)
-        training = make_training_options(config)
-        optimizer = build_optimizer(config["optimizer"], training.num_steps)
+        sections = check_sections(config)
+        training = make_training_options(sections["training"])
+        optimizer = build_optimizer(sections["optimizer"], training.num_steps)
         task = build(
             TASKS,
-            config["task"],
+            sections["task"],
             where="task",
-            dataset=config["dataset"],
-            vocabulary=config["vocabulary"],
-            model=config["model"],
+            dataset=sections["dataset"],
+            vocabulary=sections["vocabulary"],
+            model=sections["model"],
             files=files,
         )
         if task.batch_size % training.accumulation_steps:
@@ -106,7 +107,7 @@ class Experiment:
             accumulation_steps=training.accumulation_steps,
             average_decay=training.average_decay,
         )
-        return cls(config, int(config["seed"]), task, optimizer, training, train_step)
+        return cls(config, sections["seed"], task, optimizer, training, train_step)
 
     def init_state(self) -> TrainState:
         """Returns the state before the first step."""
@@ -118,21 +119,29 @@ class Experiment:
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
 
 
-def check_sections(config: Any) -> None:
-    """Raises a `UserError` for a missing or an unknown top-level key."""
-    for key in config:
+def check_sections(config: Any) -> dict[str, Any]:
+    """Returns the config as plain dicts.
+
+    Raises:
+      UserError: a top-level key is missing or unknown, or is not what it must be.
+    """
+    sections: dict[str, Any] = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    for key in sections:
         if key not in SECTIONS:
             raise unknown("config key", key, SECTIONS)
     for key in SECTIONS:
-        if key not in config:
+        if key not in sections:
             raise UserError(f"config key {key!r} is missing; a config has {', '.join(SECTIONS)}")
-    seed = config["seed"]
+        if key != "seed" and not isinstance(sections[key], Mapping):
+            value = sections[key]
+            raise UserError(f"{key} must be a group of keys, got {type(value).__name__} {value!r}")
+    seed = sections["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise UserError(f"seed must be an int from 0 to 2**32 - 1, got {seed!r}")
+    return sections
 
 
-def make_training_options(config: Any) -> TrainingOptions:
+def make_training_options(section: Mapping[str, Any]) -> TrainingOptions:
     """Builds the section `training`."""
-    section: Mapping[str, Any] = dict(config["training"])
     check_keywords(TrainingOptions, section, where="training", what="the section")
     return TrainingOptions(**section)

@@ -143,7 +143,8 @@ class TensorBoard:
         folder.mkdir(parents=True, exist_ok=True)
         self._event, self._scalar = event_pb2.Event, scalar
         # The synchronous writer: SummaryWriter's thread would swallow a full disk and lose lines when killed.
-        self._writer = EventsWriter(str(folder / "events"))
+        # Its file names tell only the second; a restart in the same second must not overwrite the file before.
+        self._writer = EventsWriter(str(folder / "events"), filename_suffix=f".{time.time_ns() % 10**9:09d}")
         if resumed_step is not None:
             log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._write(event_pb2.Event(step=resumed_step + 1, session_log=log))

@@ -1,0 +1,266 @@
+"""The recurrent stack: equal to PyTorch's layers, to its own steps one by one, and to documents read alone."""
+
+import functools
+import importlib
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lstm_research.common.errors import UserError
+from lstm_research.models.cells import CELLS, GRU, LSTM
+from lstm_research.models.layers import DropoutRates, RecurrentStack, functional
+from lstm_research.models.recurrence import unroll
+
+T, B, D, H = 6, 3, 4, 5
+MERGES = ("concat", "sum", "mean")
+FORMS = {"forward": {}} | {merge: {"bidirectional": True, "merge": merge} for merge in MERGES}
+
+
+@pytest.fixture(scope="module")
+def torch():
+    if os.environ.get("CI"):  # In continuous integration a missing PyTorch is a failure, not a skip.
+        return importlib.import_module("torch")
+    return pytest.importorskip("torch", reason="PyTorch is not installed; pip install '.[parity]'")
+
+
+@functools.cache
+def make_stack(cell, **options):
+    """Returns the compiled stack, random parameters (biases too) and its initial carry."""
+    stack = RecurrentStack(cell, D, rngs=nnx.Rngs(0), **options)
+    apply, params = functional(stack)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: jnp.asarray(0.5 * rng.normal(size=p.shape), "float32"), params)
+    return jax.jit(apply), params, stack.initial_carry(B)
+
+
+def make_inputs(seed=1, steps=T):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(steps, B, D)), "float32")
+
+
+def random_carry(carry, seed=2):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), leaf.dtype), carry)
+
+
+def assert_close(actual, expected, tolerance=2e-6):
+    actual, expected = jax.tree.leaves(actual), jax.tree.leaves(expected)
+    assert len(actual) == len(expected)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=tolerance)
+
+
+def cell_params(module, suffix):
+    """Our parameters from those of a PyTorch module."""
+    w = {name: jnp.asarray(p.detach().numpy()) for name, p in module.named_parameters() if name.endswith(suffix)}
+    b_ih, b_hh = w[f"bias_ih_{suffix}"], w[f"bias_hh_{suffix}"]
+    params = {"input_kernel": w[f"weight_ih_{suffix}"].T, "recurrent_kernel": w[f"weight_hh_{suffix}"].T}
+    if len(b_ih) == 3 * H:  # the reset gate of a GRU stands between the candidate's two biases
+        return params | {"bias": b_ih.at[: 2 * H].add(b_hh[: 2 * H]), "recurrent_bias": b_hh[2 * H :]}
+    return params | {"bias": b_ih + b_hh}
+
+
+def layer_params(module, index, bidirectional):
+    if not bidirectional:
+        return {"params": cell_params(module, f"l{index}")}
+    return {
+        "forward": {"params": cell_params(module, f"l{index}")},
+        "backward": {"params": cell_params(module, f"l{index}_reverse")},
+    }
+
+
+def hidden_states(carry):
+    """Stacks every h of the carries in the order of PyTorch: layer by layer, forward before backward."""
+    nodes = jax.tree.leaves(carry, is_leaf=lambda node: hasattr(node, "_fields"))
+    return jnp.stack([node.h for node in nodes])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_equals_pytorchs_stack(torch, kind, bidirectional):
+    cell = {"LSTM": LSTM, "GRU": GRU}[kind](H)
+    torch.manual_seed(0)
+    module = getattr(torch.nn, kind)(D, H, num_layers=2, bidirectional=bidirectional)
+    apply, _, _ = make_stack(cell, num_layers=2, bidirectional=bidirectional)
+    params = {f"layer_{i}": layer_params(module, i, bidirectional) for i in range(2)}
+    xs = make_inputs()
+    carry, ys = apply(params, xs)
+    expected, final = module(torch.tensor(np.asarray(xs)))
+    assert_close(ys, expected.detach().numpy(), 1e-6)
+    assert_close(hidden_states(carry), (final[0] if kind == "LSTM" else final).detach().numpy(), 1e-6)
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_merge_and_residual_equal_pytorchs_layers_combined_by_hand(torch, kind, form, residual):
+    options = FORMS[form]
+    bidirectional = bool(options)
+    apply, _, _ = make_stack({"LSTM": LSTM, "GRU": GRU}[kind](H), num_layers=3, residual=residual, **options)
+    torch.manual_seed(1)
+    xs = make_inputs()
+    params, expected = {}, torch.tensor(np.asarray(xs))
+    for index in range(3):
+        module = getattr(torch.nn, kind)(expected.shape[-1], H, bidirectional=bidirectional)
+        params[f"layer_{index}"] = layer_params(module, 0, bidirectional)
+        ys = module(expected)[0]
+        if form in ("sum", "mean"):
+            ys = (ys[..., :H] + ys[..., H:]) / (2 if form == "mean" else 1)
+        expected = expected + ys if residual and index > 0 else ys
+    assert_close(apply(params, xs)[1], expected.detach().numpy(), 2e-6)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_residual_is_the_input_of_a_layer_added_to_its_output(name):
+    cell = CELLS[name](hidden_size=H)
+    apply, params, _ = make_stack(cell, num_layers=2, residual=True)
+    xs = make_inputs()
+    _, below = unroll(cell, params["layer_0"]["params"], xs)
+    _, above = unroll(cell, params["layer_1"]["params"], below)
+    ys = apply(params, xs)[1]
+    assert_close(ys, below + above)
+    assert jnp.abs(ys - above).max() > 0.01
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_steps_one_by_one_equal_one_call(name):
+    apply, params, carry = make_stack(CELLS[name](hidden_size=H), num_layers=2, residual=True)
+    carry, xs = random_carry(carry), make_inputs()
+    resets = jnp.zeros((T, B), bool).at[3, 1].set(True)
+    final, ys = apply(params, xs, carry, resets=resets)
+    outputs = []
+    for t in range(T):
+        carry, y = apply(params, xs[t : t + 1], carry, resets=resets[t : t + 1])
+        outputs.append(y)
+    assert_close((carry, jnp.concatenate(outputs)), (final, ys))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_two_halves_equal_the_whole(name):
+    apply, params, carry = make_stack(CELLS[name](hidden_size=H), num_layers=2)
+    carry, xs = random_carry(carry), make_inputs()
+    middle, first = apply(params, xs[: T // 2], carry)
+    final, second = apply(params, xs[T // 2 :], middle)
+    assert_close((final, jnp.concatenate([first, second])), apply(params, xs, carry))
+    # The carry matters: without it the second half is another.
+    assert jnp.abs(apply(params, xs[T // 2 :])[1] - second).max() > 1e-3
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", CELLS)
+def test_a_document_after_a_reset_is_read_as_if_alone(name, form):
+    apply, params, _ = make_stack(CELLS[name](hidden_size=H), num_layers=2, **FORMS[form])
+    xs = make_inputs()
+    starts = [(0, 2, 5), (0, 3), (0,)]
+    resets = np.zeros((T, B), bool)
+    for row, positions in enumerate(starts):
+        resets[list(positions[1:]), row] = True  # a document at position 0 starts anew without being told
+    carry, ys = apply(params, xs, resets=jnp.asarray(resets))
+    for row, positions in enumerate(starts):
+        for begin, end in zip(positions, (*positions[1:], T), strict=True):
+            # All rows of this call read the same document: calls of few shapes compile few times.
+            alone = jnp.broadcast_to(xs[begin:end, row : row + 1], (end - begin, B, D))
+            assert_close(apply(params, alone)[1][:, 0], ys[begin:end, row])
+    whole = apply(params, xs)[1]
+    assert jnp.abs(whole[:, :2] - ys[:, :2]).max() > 1e-3
+    assert_close(whole[:, 2], ys[:, 2])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_do_not_cross_a_reset(form):
+    apply, params, _ = make_stack(LSTM(H), num_layers=2, **FORMS[form])
+    resets = jnp.zeros((T, B), bool).at[2].set(True)
+
+    def second_document(xs):
+        return jnp.sum(jnp.sin(apply(params, xs, resets=resets)[1][2:]))
+
+    gradient = jax.grad(second_document)(make_inputs())
+    assert not gradient[:2].any()
+    assert gradient[2:].all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", CELLS)
+def test_lengths_with_nan_padding_equal_short_sequences(name, form):
+    apply, params, carry = make_stack(CELLS[name](hidden_size=H), num_layers=2, residual=True, **FORMS[form])
+    lengths = (T, 4, 0)
+    xs = make_inputs()
+    padded = jnp.where((jnp.arange(T)[:, None] < jnp.array(lengths))[:, :, None], xs, jnp.nan)
+    carry = random_carry(carry)
+
+    def loss(params, xs, lengths):
+        final, ys = apply(params, xs, carry, lengths=lengths)
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((final, ys))), (final, ys)
+
+    gradients, (final, ys) = jax.grad(loss, (0, 1), has_aux=True)(params, padded, jnp.array(lengths))
+    with_zeros, results = jax.grad(loss, (0, 1), has_aux=True)(params, jnp.nan_to_num(padded), jnp.array(lengths))
+    assert_close((gradients, final, ys), (with_zeros, *results), 0)
+    for row, length in enumerate(lengths):
+        assert not ys[length:, row].any()
+        if length:
+            short_final, short = apply(params, xs[:length], carry)
+            assert_close(short[:, row], ys[:length, row])
+        else:
+            short_final = carry
+        assert_close(jax.tree.map(lambda leaf: leaf[row], short_final), jax.tree.map(lambda leaf: leaf[row], final))
+
+
+def test_resets_on_padding_change_nothing_in_either_direction():
+    apply, params, carry = make_stack(LSTM(H), num_layers=2, bidirectional=True, merge="concat")
+    carry, lengths = random_carry(carry), jnp.array([T, 4, 2])
+    resets = jnp.zeros((T, B), bool).at[4, 1].set(True).at[5, 2].set(True)
+    assert_close(
+        apply(params, make_inputs(), carry, lengths=lengths, resets=resets),
+        apply(params, make_inputs(), carry, lengths=lengths),
+    )
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
+def test_every_noise_on_sequences_of_length_zero_and_nan_padding_stays_finite(bidirectional):
+    rates = DropoutRates(*[0.3] * 8, locked=False)
+    stack = RecurrentStack(LSTM(H), D, num_layers=2, bidirectional=bidirectional, rates=rates, rngs=nnx.Rngs(0))
+    apply, params = functional(stack)
+    xs = make_inputs().at[2:].set(jnp.nan).at[:, 1].set(jnp.nan)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        return jnp.sum(apply(params, xs, lengths=jnp.array([2, 0, 1]), key=jax.random.key(0))[1] ** 2)
+
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(params)))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: RecurrentStack(LSTM(H), D, num_layers=0, rngs=nnx.Rngs(0)), "num_layers"),
+        (lambda: RecurrentStack(LSTM(H), D, bidirectional=True, merge="concta", rngs=nnx.Rngs(0)), "'concat'"),
+        (lambda: RecurrentStack(LSTM(H), D, engine="scam", rngs=nnx.Rngs(0)), "'scan'"),
+        (lambda: RecurrentStack(GRU(H), D, rates=DropoutRates(zoneout_c_rate=0.1), rngs=nnx.Rngs(0)), "zoneout_c_rate"),
+        (lambda: DropoutRates(layer_rate=1.0), "layer_rate"),
+        (lambda: DropoutRates(weight_rate=-0.1), "weight_rate"),
+        (lambda: DropoutRates(zoneout_h_rate=float("nan")), "zoneout_h_rate"),
+    ],
+    ids=["num_layers", "merge", "engine", "zoneout_c", "rate 1", "rate below 0", "rate nan"],
+)
+def test_refusals_are_one_line_that_names_the_cause(unchecked_shapes, make, named):
+    with pytest.raises(ValueError, match=named) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, UserError) or named == "num_layers"
+
+
+def test_output_size_and_names_of_parameters():
+    for form, size in {"forward": H, "concat": 2 * H, "sum": H, "mean": H}.items():
+        stack = RecurrentStack(LSTM(H), D, num_layers=2, rngs=nnx.Rngs(0), **FORMS[form])
+        _, params = functional(stack)
+        assert stack.output_size == size == stack(make_inputs())[1].shape[-1]
+        assert set(params) == {"layer_0", "layer_1"}
+        assert set(params["layer_1"]) == ({"params"} if form == "forward" else {"forward", "backward"})
+        leaves = jax.tree.leaves(params)
+        assert len({leaf.tobytes() for leaf in map(np.asarray, leaves) if leaf.ndim > 1}) == sum(
+            leaf.ndim > 1 for leaf in leaves
+        ), "two layers or directions start from equal weights"
