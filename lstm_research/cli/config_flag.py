@@ -1,5 +1,6 @@
 """The flag `--config`; shared by the commands that start from a recipe."""
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from lstm_research.common.errors import UserError
 
 
 def define_config_flag() -> None:
-    """Defines `--config`."""
+    """Defines `--config`. Which keys are overridden is read from `sys.argv`."""
     config_flags.DEFINE_config_file(
         "config",
         None,
@@ -25,18 +26,74 @@ def read_config() -> tuple[ConfigDict, str]:
     """Returns the config with its overrides, locked, and the text of its file.
 
     Raises:
-      UserError: no recipe is named, or there is no such file.
+      UserError: no recipe is named, or there is no such file, or it gives no config.
     """
     flag: Any = flags.FLAGS["config"]
     if not flag.present:
         raise UserError("give a recipe with --config=FILE.py")
     path = Path(flag.config_filename.split(":")[0])
-    try:
-        source = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read the recipe {path}: {error.strerror}; give a config file with --config") from error
+    source = _read(path)
     config = flags.FLAGS.config
+    try:
+        getattr(config, "seed", None)
+    except OSError as error:  # the recipe itself could not read something, which the flag keeps until now
+        raise UserError(f"recipe {path}: {error.__cause__ or error}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config() of the recipe {path} returns a {type(config).__name__}, not a ConfigDict")
     config.lock()
     return config, source
+
+
+def explain(error: BaseException, arguments: list[str]) -> str:
+    """Says in one line why flags could not be parsed, given the command's arguments.
+
+    Three things meet there: flags, a recipe, which is a program and may fail in any way, and overrides of its keys.
+    """
+    recipe = _recipe(arguments)
+    file = recipe.split(":")[0]
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    if isinstance(error, SyntaxError):
+        return f"recipe {error.filename}, line {error.lineno}: {error.msg}"
+    if "Traceback (most recent call last)" in text:  # the recipe failed: its own error comes after the last frame
+        lines = text.strip().splitlines()
+        text = " ".join(lines[max(i for i, line in enumerate(lines[:-1]) if line.startswith("  ")) + 1 :])
+        if "get_config() takes 0 positional arguments" in text:
+            return f"recipe {file} has no variants: give --config={file}"
+        kind, _, what = text.partition(": ")
+        return f"recipe {file}: {what if kind.endswith('.UserError') else text}"
+    if isinstance(error, flags.DuplicateFlagError):  # an override is defined anew for every --config
+        return "--config is given more than once"
+    if isinstance(error, flags.Error):
+        flag, found, _ = text.partition(": Failed to parse")
+        return f"{flag}: it is a group of keys; override the keys in it one by one" if found else text
+    if isinstance(error, OSError) and recipe:  # deferred by the flag until the config is used
+        try:
+            _read(Path(file))
+        except UserError as unreadable:
+            return str(unreadable)
+    if "module 'config_config' has no attribute 'get_config'" in text:
+        return f"recipe {file} has no function get_config()"
+    if "does not support indexing" in text:
+        return f"unknown config key {text.rpartition('lookup: ')[2]}: no group of keys of the recipe {file} leads to it"
+    own = {Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)}
+    if isinstance(error, KeyError | AttributeError) and Path(file) not in own:  # an override that leads nowhere
+        text = text.replace("' Did you mean", "'; did you mean")
+        hint = "" if "did you mean" in text else " (a group of keys that a recipe leaves out has to be added to it first)"
+        return f"unknown config key {text}{hint}"
+    return f"recipe {file}: {type(error).__name__}: {text}"
+
+
+def _recipe(arguments: list[str]) -> str:
+    """Returns the value of `--config` among the arguments, or an empty text."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            return value if equals else following
+    return ""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}; give a config file with --config") from error

@@ -9,11 +9,12 @@ lstm-research data show --config=configs/char_lm.py --split=valid --num=2
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lstm_research.cli.config_flag import define_config_flag, read_config
 from lstm_research.common.build import build
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.data.text import CATALOGUE, DATASETS, SPLITS, TextDataset
@@ -21,13 +22,7 @@ from lstm_research.data.text import CATALOGUE, DATASETS, SPLITS, TextDataset
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "The recipe whose dataset is meant, as for train; or name a dataset instead.",
-        lock_config=False,  # as for train: keys that a recipe leaves out may be set
-        accept_new_attributes=True,
-    )
+    define_config_flag()
     flags.DEFINE_string("split", "train", "show: the split that examples are taken from.")
     flags.DEFINE_integer("num", 3, "show: the number of examples.", lower_bound=0)
 
@@ -63,7 +58,7 @@ def _list(names: list[str]) -> None:
 def _prepare(names: list[str]) -> None:
     """Fetches, prepares and reads datasets completely."""
     console = _console()
-    for spec in _dataset_specs(names):
+    for spec in _dataset_specs(names, _config()):
         dataset = build(DATASETS, spec, where="dataset")
         console.print(f"preparing {dataset.describe()}", markup=False, highlight=False)
         for split in SPLITS:
@@ -75,12 +70,12 @@ def _prepare(names: list[str]) -> None:
 
 def _show(names: list[str]) -> None:
     """Prints the sizes of a dataset's splits and a few examples, as the model gets them."""
-    specs = _dataset_specs(names)
+    config = _config()
+    specs = _dataset_specs(names, config)
     if len(specs) != 1:
         raise UserError(f"data show takes one dataset, got {len(specs)}")
     if flags.FLAGS.split not in SPLITS:
         raise unknown("--split", flags.FLAGS.split, SPLITS)
-    config = flags.FLAGS.config
     dataset = build(DATASETS, specs[0], where="dataset")
     if config is None:
         _show_text(dataset)
@@ -133,15 +128,19 @@ def _print_example(console: Console, title: str, text: str) -> None:
     console.print(text, markup=False, highlight=False, emoji=False)
 
 
-def _dataset_specs(names: list[str]) -> list[dict[str, Any]]:
-    """Returns the dataset configs that the command line names, by `NAME:PART` or by `--config`."""
-    config = flags.FLAGS.config
+def _config() -> ConfigDict | None:
+    """Returns the config that the command line names, if it names one."""
+    return read_config()[0] if flags.FLAGS["config"].present else None
+
+
+def _dataset_specs(names: list[str], config: ConfigDict | None) -> list[dict[str, Any]]:
+    """Returns the dataset configs that the command line names, by `NAME:PART` or by its config."""
     if bool(names) == (config is not None):
         raise UserError("data: name a dataset (as in: data prepare shakespeare:tiny) or give --config, one of the two")
     if config is not None:
         if "dataset" not in config:
-            raise UserError("dataset: the config has no such group of keys")
-        return [dict(config.dataset)]
+            raise UserError("config key 'dataset' is missing")
+        return [config.to_dict()["dataset"]]
     specs = []
     for name in names:
         dataset, _, part = name.partition(":")

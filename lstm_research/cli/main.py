@@ -3,8 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lstm_research.common.errors import UserError, unknown
 
@@ -19,60 +18,79 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs one command and exits.
+def main() -> NoReturn:
+    """Runs the command that `sys.argv` gives, and exits.
 
     Exit codes: 0 done, 2 a mistake that the user can correct (one line on stderr), 1 a run that diverged or a fault of
     this program (with a traceback), 143 a run that was told to stop and saved its state, 130 interrupted.
     """
-    arguments = list(sys.argv if argv is None else argv)
-    if len(arguments) < 2 or arguments[1] in ("-h", "--help", "help"):
+    try:
+        code = _main(sys.argv[1:])
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
-        sys.exit(0 if len(arguments) > 1 else USAGE_ERROR)
-    if arguments[1] not in COMMANDS:
-        sys.exit(_report(unknown("command", arguments[1], COMMANDS)))
-    sys.exit(run(arguments[1], arguments[2:]))
+        return 0 if arguments else USAGE_ERROR
+    if arguments[0] not in COMMANDS:
+        return _report(str(unknown("command", arguments[0], COMMANDS)))
+    return run(arguments[0], arguments[1:])
 
 
-def run(command: str, arguments: Sequence[str]) -> int:
+def run(command: str, arguments: list[str]) -> int:
     """Runs one command as an absl app and returns its exit code.
 
     Args:
       command: a name of `COMMANDS`.
-      arguments: what follows it on the command line.
+      arguments: what follows it on the command line of this process.
     """
     # Imported here, not above: the usage line must not cost the start of JAX.
     from absl import app, flags, logging
 
+    from lstm_research.cli.config_flag import explain
+
     module = importlib.import_module(f"lstm_research.cli.{command}")
+    of_libraries = set(flags.FLAGS)
     module.define_flags()
     flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+    if {"-h", "-help", "--help"} & set(arguments):
+        print(module.__doc__)
+        for name in sorted(set(flags.FLAGS) - of_libraries):
+            print(_flag_help(flags.FLAGS[name]))
+        return 0
 
-    def parse(argv: Sequence[str]) -> list[str]:
+    def parse(argv: list[str]) -> list[str]:
+        # The libraries' own reports are for --verbosity=0 and up; while a recipe is read they only double ours.
+        logging.set_verbosity(logging.ERROR)
         try:
-            rest = flags.FLAGS(list(argv))
-            if not flags.FLAGS["verbosity"].present:
-                logging.set_verbosity(logging.WARNING)  # the libraries' own reports are for --verbosity=0 and up
-            return rest
-        except Exception as error:  # a recipe is a program of the user's and may fail in any way
+            rest = flags.FLAGS(argv)
+        except Exception as error:
             if "--debug" in argv:
                 raise
-            raise SystemExit(_report(error)) from error
+            raise SystemExit(_report(explain(error, argv))) from error
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
+        return rest
 
     def guarded(argv: list[str]) -> int:
         try:
             return module.main(argv) or 0
-        except UserError as error:
+        except BrokenPipeError:
+            raise
+        except (UserError, OSError) as error:
             if flags.FLAGS.debug:
                 raise
-            return _report(error)
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
-            return INTERRUPTED
-        except BrokenPipeError:
-            # The reader (head, less) has seen enough. Python would complain once more when it closes stdout.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            return _report(_explain(error))
 
     try:
         app.run(guarded, argv=[command, *arguments], flags_parser=parse)
@@ -81,19 +99,22 @@ def run(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _report(error: BaseException) -> int:
-    """Prints an error as one line and returns the exit code for it."""
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    if "Traceback (most recent call last)" in text:  # a recipe that failed: its own error is the last line
-        text = text.strip().splitlines()[-1].removeprefix("lstm_research.common.errors.UserError: ")
-    elif isinstance(error, KeyError | AttributeError):  # config_flags: an override below a group that is not there
-        text = f"unknown config key {text} (a group of keys that a recipe leaves out has to be added to it first)"
-    elif isinstance(error, SyntaxError):
-        text = f"{error.filename}, line {error.lineno}: {error.msg}"
-    elif "Failed loading config file" in text:
-        text = "cannot read the recipe: " + text.strip().splitlines()[-1]
+def _explain(error: UserError | OSError) -> str:
+    if isinstance(error, UserError) or error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror.lower()}; give another place, or make room or permission there"
+
+
+def _report(text: str) -> int:
+    """Prints a mistake as one line and returns the exit code for it."""
     print(f"lstm-research: error: {' '.join(text.split())}", file=sys.stderr)
     return USAGE_ERROR
+
+
+def _flag_help(flag: Any) -> str:
+    default = "" if flag.default is None else f" Default: {flag.default_as_str}."
+    return f"--{'[no]' if flag.boolean else ''}{flag.name}\n    {flag.help}{default}"
 
 
 def _usage() -> str:

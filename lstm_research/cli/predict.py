@@ -3,8 +3,6 @@
 lstm-research predict --workdir=runs/char_lm --prompt="ROMEO:" --length=500 --temperature=0.8
 """
 
-import sys
-
 from absl import flags
 
 from lstm_research.cli import run_flags
@@ -19,7 +17,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("top_k", None, "Draw only from the k most likely symbols.")
     flags.DEFINE_float("top_p", 1.0, "Draw only from the most likely symbols that together reach this probability.")
     flags.DEFINE_integer("num_samples", 1, "How many texts to write.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Of the draws: the same seed writes the same text.", lower_bound=0)
+    same = "Of the draws: the same seed writes the same text."
+    flags.DEFINE_integer("seed", 0, same, lower_bound=0, upper_bound=2**32 - 1)
 
 
 def main(argv: list[str]) -> None:
@@ -39,8 +38,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.num_samples == 1:
         for index, (piece,) in enumerate(pieces):
             # The prompt is shown only once the model has accepted it.
-            sys.stdout.write(piece if index else FLAGS.prompt + piece)
-            sys.stdout.flush()
+            print(piece if index else FLAGS.prompt + piece, end="", flush=True)
         print()
         return
     texts = ["".join(parts) for parts in zip(*pieces, strict=True)]

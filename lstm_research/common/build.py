@@ -99,7 +99,7 @@ def check_keywords(
     parameters = {
         key: parameter
         for key, parameter in parameters.items()
-        if key not in bound and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        if key not in bound and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
     for key, value in keywords.items():
         if key not in parameters:

@@ -88,7 +88,7 @@ class LanguageModelling:
         if files is None:
             self._dataset  # noqa: B018  (a wrong dataset is refused now)
         else:
-            self.vocabulary: Vocabulary = from_json(files["vocabulary.json"].decode())
+            self.vocabulary: Vocabulary = _read_vocabulary(files["vocabulary.json"])
             self._set_apply()
 
     @functools.cached_property
@@ -187,8 +187,7 @@ class LanguageModelling:
         """
         if split not in self._documents:
             if self._files is not None and not self._documents:
-                stored = json.loads(self._files["dataset.json"])["fingerprint"]
-                if stored != self._dataset.fingerprint():
+                if _read_fingerprint(self._files["dataset.json"]) != self._dataset.fingerprint():
                     raise UserError(
                         f"the data ({self._dataset.describe()}) has changed since this run was trained on it"
                     )
@@ -216,3 +215,17 @@ class LanguageModelling:
     def _set_apply(self) -> None:
         """Keeps the model as a pure function of its parameters."""
         self._apply = functional(self._make_model(len(self.vocabulary), jax.random.key(0), abstract=True))[0]
+
+
+def _read_vocabulary(data: bytes) -> Vocabulary:
+    try:
+        return from_json(data.decode())
+    except ValueError as error:
+        raise UserError(f"vocabulary.json is damaged: {error}") from error
+
+
+def _read_fingerprint(data: bytes) -> str:
+    try:
+        return json.loads(data)["fingerprint"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"dataset.json is damaged: {error!r}") from error

@@ -4,10 +4,14 @@ Orbax writes the arrays and makes a step appear only when it is whole. This file
 content, the way back to an older checkpoint when the newest is damaged, and one line for a state that does not fit.
 """
 
+import contextlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +83,16 @@ class Checkpoints:
         # TensorStore has no arrays of size 0; their shape in the table of leaves says all about them.
         stored = {name: array for name, array in arrays.items() if array.size}
         manager = self._writer()
-        saved = manager.save(
-            step, args=ocp.args.Composite(state=ocp.args.StandardSave(stored), record=ocp.args.JsonSave(record))
-        )
-        manager.wait_until_finished()
+        items = ocp.args.Composite(state=ocp.args.StandardSave(stored), record=ocp.args.JsonSave(record))
+        try:
+            with _one_exception():
+                saved = manager.save(step, args=items)
+                manager.wait_until_finished()
+        except Exception:
+            # On a full disk this makes room to say so in the status and the log.
+            self.close()
+            self._clear_unfinished()
+            raise
         if not saved:
             raise RuntimeError(f"orbax did not save step {step} in {self._directory}")
         sync_folder(self._directory)
@@ -152,12 +162,15 @@ class Checkpoints:
 
     def _writer(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            # What a killed writer left unfinished is of no use, and takes room.
-            for entry in self._directory.glob("*orbax-checkpoint-tmp*"):
-                shutil.rmtree(entry)
+            self._clear_unfinished()
             options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=False)
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         return self._manager
+
+    def _clear_unfinished(self) -> None:
+        """Removes what a killed or failed writer left unfinished: it is of no use, and takes room."""
+        for entry in self._directory.glob("*orbax-checkpoint-tmp*"):
+            shutil.rmtree(entry, ignore_errors=True)
 
     def close(self) -> None:
         """Ends the threads of the writer."""
@@ -173,11 +186,11 @@ def _read_verified(path: Path) -> tuple[Host, dict[str, str], dict[str, np.ndarr
       _DamagedError: they cannot be read, or are not what was written.
     """
     try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        with _one_exception(), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             record = reader.restore(path / "record")
         note = json.loads(record["note"])
         host, table = note["host"], note["leaves"]
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        with _one_exception(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             arrays = {name: np.asarray(array) for name, array in reader.restore(path / "state").items()}
         for name in table.keys() - arrays.keys():
             arrays[name] = _empty(table[name])
@@ -192,6 +205,36 @@ def _read_verified(path: Path) -> tuple[Host, dict[str, str], dict[str, np.ndarr
     return host, table, arrays
 
 
+@contextlib.contextmanager
+def _one_exception() -> Iterator[None]:
+    """Keeps a failed read or write to its one exception.
+
+    Orbax handles all arrays at once and closes its event loop when the first fails. Those that are still under way
+    then find the loop closed, and Python would print a traceback for each. It also logs what it then raises.
+    """
+    logger = logging.getLogger("absl")
+
+    def is_not_of_orbax(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname or record.exc_info is None
+
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, RuntimeError) and "loop is closed" in str(unraisable.exc_value)):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    logger.addFilter(is_not_of_orbax)
+    try:
+        yield
+    except Exception:
+        time.sleep(0.2)  # until those have ended
+        raise
+    finally:
+        sys.unraisablehook = before
+        logger.removeFilter(is_not_of_orbax)
+
+
 def _to_numpy(leaf: Any) -> np.ndarray:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
@@ -201,11 +244,14 @@ def _to_numpy(leaf: Any) -> np.ndarray:
 
 def _like(array: np.ndarray, leaf: Any) -> Any:
     """Returns `array` as the kind of leaf that the template has, on its devices."""
+    if not isinstance(leaf, jax.Array):
+        return array
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jnp.array(array), impl=jax.random.key_impl(leaf))
-    if isinstance(leaf, jax.Array):
-        return jax.device_put(jnp.array(array, dtype=leaf.dtype, copy=True), leaf.sharding)
-    return array
+        like = jax.random.wrap_key_data(jnp.array(array), impl=jax.random.key_impl(leaf))
+    else:
+        like = jnp.array(array, dtype=leaf.dtype, copy=True)
+    # An array bound to its devices where the template's was free would make the training step compile again.
+    return jax.device_put(like, leaf.sharding) if leaf.committed else like
 
 
 def _empty(described: str) -> np.ndarray:

@@ -46,6 +46,7 @@ class Evaluator:
           Metrics by name, or None if `should_stop` said so.
         """
         batches = self._task.eval_batches(split)
+        params = jax.device_put(params)  # once, and not for every batch, where they come from a file
         sums = MetricSums()
         pending: list[dict[str, tuple[Any, Any]]] = []
         carry = None

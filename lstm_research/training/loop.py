@@ -339,6 +339,7 @@ class _Run:
         return round(time.monotonic() - self._begin, 3)
 
     def _write_line(self, step: int, split: str, values: dict[str, float], note: str = "") -> None:
+        values = dict(sorted(values.items(), key=lambda item: item[0] != "loss"))  # what is looked for comes first
         line = {"step": step, "split": split, "seconds": self._seconds(), **values}
         self._metrics.append(line)
         self._tensorboard.append(line)

@@ -47,17 +47,20 @@ def sgd() -> optax.GradientTransformation:
 
 def momentum(momentum: float = 0.9, nesterov: bool = False) -> optax.GradientTransformation:
     """Gradient descent with (Nesterov) momentum: Sutskever et al., 2013."""
+    _check_below_one(momentum=momentum)
     return optax.trace(decay=momentum, nesterov=nesterov)
 
 
 def adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
     """Adam: Kingma and Ba, 2015."""
+    _check_below_one(b1=b1, b2=b2, eps=eps)
     return optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
 
-def rmsprop(decay: float = 0.9, eps: float = 1e-8, momentum: float = 0.0) -> optax.GradientTransformation:
+def rmsprop(rms_decay: float = 0.9, eps: float = 1e-8, momentum: float = 0.0) -> optax.GradientTransformation:
     """RMSProp (Tieleman and Hinton, 2012), with momentum on the scaled gradient as in Graves, 2013."""
-    scale = optax.scale_by_rms(decay=decay, eps=eps)
+    _check_below_one(rms_decay=rms_decay, eps=eps, momentum=momentum)
+    scale = optax.scale_by_rms(decay=rms_decay, eps=eps)
     return optax.chain(scale, optax.trace(decay=momentum)) if momentum else scale
 
 
@@ -109,7 +112,7 @@ def make_optimizer(
     for key, value in {"learning_rate": learning_rate, "clip_norm": clip_norm, "clip_value": clip_value}.items():
         if value is not None and not value > 0:
             raise UserError(f"optimizer.{key} must be above 0, got {value}")
-    if weight_decay < 0:
+    if not weight_decay >= 0:
         raise UserError(f"optimizer.weight_decay must be at least 0, got {weight_decay}")
     shape: Schedule = as_float32(
         made := build(SCHEDULES, schedule or {"name": "constant"}, where="optimizer.schedule", num_steps=num_steps)
@@ -162,6 +165,12 @@ def is_matrix(params: Params) -> Params:
         return str(path[-1].key).endswith(("kernel", "table"))
 
     return jax.tree_util.tree_map_with_path(decide, params)
+
+
+def _check_below_one(**values: float) -> None:
+    for key, value in values.items():
+        if not 0 <= value < 1:
+            raise UserError(f"optimizer.{key} must be at least 0 and below 1, got {value}")
 
 
 def _scale_from_outside() -> optax.GradientTransformation:

@@ -14,11 +14,12 @@ Schedule = Callable[[Any], Any]
 """From the number of finished steps to the factor."""
 
 
-def _check(warmup_steps: int, final_fraction: float = 0.0) -> None:
+def _check(warmup_steps: int, **fractions: float) -> None:
     if warmup_steps < 0:
         raise UserError(f"optimizer.schedule.warmup_steps must be at least 0, got {warmup_steps}")
-    if not 0 <= final_fraction <= 1:
-        raise UserError(f"optimizer.schedule.final_fraction must be between 0 and 1, got {final_fraction}")
+    for name, fraction in fractions.items():
+        if not 0 <= fraction <= 1:
+            raise UserError(f"optimizer.schedule.{name} must be between 0 and 1, got {fraction}")
 
 
 def _with_warmup(warmup_steps: int, schedule: Schedule) -> Schedule:
@@ -37,18 +38,18 @@ def constant(*, num_steps: int, warmup_steps: int = 0) -> Schedule:
 
 
 def linear(*, num_steps: int, warmup_steps: int = 0, final_fraction: float = 0.0) -> Schedule:
-    """A straight line from 1, after the linear rise, down to `final_fraction` at the last step."""
-    _check(warmup_steps, final_fraction)
+    """A straight line from 1, after the linear rise, down to `final_fraction` after the last step."""
+    _check(warmup_steps, final_fraction=final_fraction)
     steps = max(num_steps - warmup_steps, 1)
     return _with_warmup(warmup_steps, optax.linear_schedule(1.0, final_fraction, steps))
 
 
 def cosine(*, num_steps: int, warmup_steps: int = 0, final_fraction: float = 0.0) -> Schedule:
-    """Half a cosine from 1, after the linear rise, down to `final_fraction` at the last step.
+    """Half a cosine from 1, after the linear rise, down to `final_fraction` after the last step.
 
     Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017, without restarts.
     """
-    _check(warmup_steps, final_fraction)
+    _check(warmup_steps, final_fraction=final_fraction)
     steps = max(num_steps - warmup_steps, 1)
     return _with_warmup(warmup_steps, optax.cosine_decay_schedule(1.0, steps, alpha=final_fraction))
 
@@ -69,6 +70,8 @@ def exponential(
             "optimizer.schedule needs decay_steps of at least 1 and decay_rate above 0, "
             f"got {decay_steps}, {decay_rate}"
         )
+    if start_step < 0:
+        raise UserError(f"optimizer.schedule.start_step must be at least 0, got {start_step}")
     decay = optax.exponential_decay(1.0, decay_steps, decay_rate, transition_begin=start_step, staircase=staircase)
     return _with_warmup(warmup_steps, decay)
 
@@ -92,7 +95,7 @@ class Plateau:
     warmup_steps: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.warmup_steps, self.min_fraction)
+        _check(self.warmup_steps, min_fraction=self.min_fraction)
         if not 0 < self.factor < 1 or self.patience < 1:
             raise UserError(
                 "optimizer.schedule needs a factor between 0 and 1 and a patience of at least 1, "
@@ -113,7 +116,7 @@ class Plateau:
         if value < state.get("best", math.inf):
             state.update(best=value, waited=0)
         else:
-            state["waited"] += 1
+            state["waited"] = state.get("waited", 0) + 1  # the first value, too, may be infinite
         if state["waited"] >= self.patience:
             state.update(scale=max(state.get("scale", 1.0) * self.factor, self.min_fraction), waited=0)
         return state.setdefault("scale", 1.0)

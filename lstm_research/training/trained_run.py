@@ -8,11 +8,11 @@ from typing import Any
 import jax
 
 from lstm_research.common.arrays import Params
-from lstm_research.common.errors import UserError
+from lstm_research.common.errors import UserError, unknown
 from lstm_research.tasks import TASKS
 from lstm_research.training.checkpoints import Checkpoints
 from lstm_research.training.evaluation import Evaluator
-from lstm_research.training.experiment import Experiment
+from lstm_research.training.experiment import Experiment, check_sections
 from lstm_research.training.files import write_atomically
 from lstm_research.training.weights import load_weights, save_weights
 from lstm_research.training.workdir import Workdir, config_digest, read_workdir
@@ -48,13 +48,16 @@ class TrainedRun:
           UserError: not a workdir, no such checkpoint, or a damaged one.
         """
         workdir, config = read_workdir(Path(path))
-        files = {name: _read(workdir.path / name) for name in TASKS[config.task.name].file_names}
+        name = check_sections(config)["task"].get("name")
+        if name not in TASKS:
+            raise unknown("task.name", name, TASKS)
+        files = {name: _read(workdir.path / name) for name in TASKS[name].file_names}
         experiment = Experiment.from_config(config, files=files)
         if checkpoint == "best":
             if not workdir.best_weights.exists():
                 raise UserError(f"workdir {path} holds no best weights yet; try --checkpoint=latest")
             params, metadata = load_weights(workdir.best_weights, jax.eval_shape(experiment.init_state).params)
-            return cls(config, experiment.task, files, params, int(metadata["step"]))
+            return cls(config, experiment.task, files, jax.device_put(params), int(metadata["step"]))
         step, state = _restore(workdir, checkpoint, experiment.init_state())
         return cls(config, experiment.task, files, state.params if state.average is None else state.average, step)
 

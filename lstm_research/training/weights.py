@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
 from lstm_research.common.errors import UserError
 from lstm_research.training.files import write_atomically
@@ -100,7 +101,7 @@ def load_weights(path: Path, template: PyTree | None = None) -> tuple[PyTree, di
         raise UserError(f"no weights at {path}; train writes them at the first evaluation") from None
     metadata = _metadata(path, data)
     try:
-        arrays = load(data)
+        arrays = {name: _to_array(entry) for name, entry in deserialize(data)}
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({_first_line(error)}); restore it from a copy or train again") from error
     digest = metadata.pop(_DIGEST, None)
@@ -115,6 +116,15 @@ def load_weights(path: Path, template: PyTree | None = None) -> tuple[PyTree, di
     if difference:
         raise UserError(f"{path} does not fit the model of this config: {difference}")
     return fill(template, arrays), metadata
+
+
+def _to_array(entry: Mapping[str, Any]) -> np.ndarray:
+    """Makes an array of a deserialised entry; the library's own loader for NumPy knows no bfloat16."""
+    code = entry["dtype"]
+    kinds = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "C": "complex"}
+    letters = code.rstrip("0123456789")
+    dtype = jnp.dtype(bool) if code == "BOOL" else jnp.dtype(kinds[letters] + code[len(letters) :])
+    return np.frombuffer(bytes(entry["data"]), dtype).reshape(entry["shape"])
 
 
 def _with_sorted_metadata(data: bytes) -> bytes:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import filelock
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from lstm_research.common.errors import UserError
 from lstm_research.training.environment import describe_start, differences
 from lstm_research.training.files import write_atomically
 
-Config = ConfigDict | Mapping[str, Any]
+Config: TypeAlias = ConfigDict | Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class LinearRecurrence:
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         kernel = jax.random.normal(key, (D, H)) / 2
-        recurrence = {"decay": jnp.full((H,), 0.5), "input_kernel": kernel}
+        recurrence = {"decay": jnp.full((H,), 0.5, jnp.float32), "input_kernel": kernel}
         return {"output": {"kernel": jnp.ones((H,)) / 4}, "recurrence": recurrence}
 
     def initial_carry(self, params: dict[str, Any], batch_size: int) -> jax.Array:

@@ -68,7 +68,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(data)
         if data[position] in b" " or original[position] in b" ":
             continue  # white space of the header
-        with pytest.raises(UserError, match="damaged|no digest"):
+        with pytest.raises(UserError, match=r"damaged|no digest"):
             load_weights(path)
 
 

@@ -77,7 +77,9 @@ class Bidirectional(nnx.Module):
         forward_key, backward_key = split_key(key, 2)
         forward_carry, backward_carry = (None, None) if carry is None else carry
         # A piece that begins at t + 1 ends at t, which is where the backward direction enters it.
-        ends = None if resets is None else jnp.roll(resets, -1, axis=0).at[-1].set(False)
+        ends = None if resets is None else jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
+        if ends is not None and lengths is not None:  # a piece that would begin in the padding ends nothing
+            ends &= jnp.arange(1, len(ends) + 1)[:, None] < lengths
         forward_carry, forward = self.forward(xs, forward_carry, lengths=lengths, resets=resets, key=forward_key)
         backward_carry, backward = self.backward(
             xs, backward_carry, lengths=lengths, resets=ends, reverse=True, key=backward_key

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lstm_research.common.arrays import Array, Bool, Float, Int, PRNGKeyArray
+from lstm_research.common.errors import UserError, unknown
 from lstm_research.models.cells import Cell
 from lstm_research.models.layers.dropout import DropoutRates, recurrent_masks, split_key, weight_drop
-from lstm_research.models.recurrence import unroll
+from lstm_research.models.recurrence import ENGINES, unroll
 
 
 class Recurrent(nnx.Module):
@@ -32,6 +33,14 @@ class Recurrent(nnx.Module):
         self.rates = rates or DropoutRates()
         self.engine = engine
         self.params = nnx.Dict({k: nnx.Param(v) for k, v in cell.init(rngs.params(), input_size).items()})
+        # What `unroll` would refuse is refused here already, before any data is fetched.
+        if engine != "auto" and engine not in ENGINES:
+            raise unknown("engine", engine, [*ENGINES, "auto"])
+        if self.rates.zoneout_c_rate > 0 and "c" not in self.initial_carry(1)._fields:
+            raise UserError(
+                f"model.dropout.zoneout_c_rate needs a cell with a memory c, which {type(cell).__name__} has not; "
+                "set it to 0, or use zoneout_h_rate"
+            )
 
     @property
     def output_size(self) -> int:

@@ -53,7 +53,8 @@ def unroll(
     if engine != "auto" and engine not in ENGINES:
         raise unknown("engine", engine, [*ENGINES, "auto"])
     T, B = _check_shapes(xs, lengths, resets)
-    _check_masks(cell, params, masks)
+    _check_carry(cell, params, carry, B)
+    _check_masks(cell, params, masks, (T, B, cell.hidden_size))
     dtype = tree_dtype(xs, params)
     if carry is None:
         carry = cell.initial_carry(params, (B,), dtype)
@@ -81,8 +82,30 @@ def _check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tup
     return T, B
 
 
-def _check_masks(cell: Cell, params: Params, masks: RecurrentMasks | None) -> None:
-    """Raises a `ValueError` for noise on a state that the cell does not have."""
+def _check_carry(cell: Cell, params: Params, carry: Carry | None, batch_size: int) -> None:
+    """Raises a `ValueError` for a carry that is not one of this cell for this batch."""
+    if carry is None:
+        return
+    wanted = jax.eval_shape(lambda: cell.initial_carry(params, (batch_size,)))
+    if not isinstance(carry, type(wanted)):
+        raise ValueError(f"carry must be a {type(wanted).__name__}, got a {type(carry).__name__}")
+    for leaf, wanted_leaf in zip(jax.tree.leaves(carry), jax.tree.leaves(wanted), strict=True):
+        if leaf.shape != wanted_leaf.shape:
+            raise ValueError(f"carry must have arrays of the shape [B, H] = {wanted_leaf.shape}, got {leaf.shape}")
+
+
+def _check_masks(cell: Cell, params: Params, masks: RecurrentMasks | None, shape: tuple[int, int, int]) -> None:
+    """Raises a `ValueError` for noise on a state that the cell does not have, or of the wrong shape."""
+    for name, mask in (masks or RecurrentMasks())._asdict().items():
+        if mask is None:
+            continue
+        # From the last axis on, so that [B, H] is compared with [B, H]; only the scanned axis T may not be 1.
+        agrees = all(size in (1, wanted) for size, wanted in zip(mask.shape[::-1], shape[::-1], strict=False))
+        if mask.ndim == 3:
+            agrees = agrees and mask.shape[0] == shape[0]
+        if not agrees or mask.ndim not in ((2, 3) if name == "dropout" else (3,)):
+            or_once = f" or [B, H] = {shape[1:]}" if name == "dropout" else ""
+            raise ValueError(f"masks.{name} must have the shape [T, B, H] = {shape}{or_once}, got {mask.shape}")
     if masks is not None and masks.zoneout_c is not None:
         fields = cell.initial_carry(params, ())._fields
         if "c" not in fields:

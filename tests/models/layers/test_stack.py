@@ -18,6 +18,8 @@ from lstm_research.models.recurrence import unroll
 T, B, D, H = 6, 3, 4, 5
 MERGES = ("concat", "sum", "mean")
 FORMS = {"forward": {}} | {merge: {"bidirectional": True, "merge": merge} for merge in MERGES}
+# Every cell with both directions, and every form with one cell.
+CELLS_AND_FORMS = [(name, "concat") for name in CELLS] + [("lstm", form) for form in FORMS if form != "concat"]
 
 
 @pytest.fixture(scope="module")
@@ -149,12 +151,11 @@ def test_two_halves_equal_the_whole(name):
     assert jnp.abs(apply(params, xs[T // 2 :])[1] - second).max() > 1e-3
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(("name", "form"), CELLS_AND_FORMS)
 def test_a_document_after_a_reset_is_read_as_if_alone(name, form):
     apply, params, _ = make_stack(CELLS[name](hidden_size=H), num_layers=2, **FORMS[form])
     xs = make_inputs()
-    starts = [(0, 2, 5), (0, 3), (0,)]
+    starts = [(0, 2, 4), (0, 4), (0,)]
     resets = np.zeros((T, B), bool)
     for row, positions in enumerate(starts):
         resets[list(positions[1:]), row] = True  # a document at position 0 starts anew without being told
@@ -169,21 +170,22 @@ def test_a_document_after_a_reset_is_read_as_if_alone(name, form):
     assert_close(whole[:, 2], ys[:, 2])
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["forward", "concat"])
 def test_gradients_do_not_cross_a_reset(form):
     apply, params, _ = make_stack(LSTM(H), num_layers=2, **FORMS[form])
     resets = jnp.zeros((T, B), bool).at[2].set(True)
 
-    def second_document(xs):
+    @jax.jit
+    @jax.grad
+    def second_document_gradient(xs):
         return jnp.sum(jnp.sin(apply(params, xs, resets=resets)[1][2:]))
 
-    gradient = jax.grad(second_document)(make_inputs())
+    gradient = second_document_gradient(make_inputs())
     assert not gradient[:2].any()
     assert gradient[2:].all()
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(("name", "form"), CELLS_AND_FORMS)
 def test_lengths_with_nan_padding_equal_short_sequences(name, form):
     apply, params, carry = make_stack(CELLS[name](hidden_size=H), num_layers=2, residual=True, **FORMS[form])
     lengths = (T, 4, 0)
@@ -191,12 +193,14 @@ def test_lengths_with_nan_padding_equal_short_sequences(name, form):
     padded = jnp.where((jnp.arange(T)[:, None] < jnp.array(lengths))[:, :, None], xs, jnp.nan)
     carry = random_carry(carry)
 
-    def loss(params, xs, lengths):
-        final, ys = apply(params, xs, carry, lengths=lengths)
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
+    def differentiate(params, xs):
+        final, ys = apply(params, xs, carry, lengths=jnp.array(lengths))
         return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((final, ys))), (final, ys)
 
-    gradients, (final, ys) = jax.grad(loss, (0, 1), has_aux=True)(params, padded, jnp.array(lengths))
-    with_zeros, results = jax.grad(loss, (0, 1), has_aux=True)(params, jnp.nan_to_num(padded), jnp.array(lengths))
+    gradients, (final, ys) = differentiate(params, padded)
+    with_zeros, results = differentiate(params, jnp.nan_to_num(padded))
     assert_close((gradients, final, ys), (with_zeros, *results), 0)
     for row, length in enumerate(lengths):
         assert not ys[length:, row].any()
@@ -257,7 +261,7 @@ def test_output_size_and_names_of_parameters():
     for form, size in {"forward": H, "concat": 2 * H, "sum": H, "mean": H}.items():
         stack = RecurrentStack(LSTM(H), D, num_layers=2, rngs=nnx.Rngs(0), **FORMS[form])
         _, params = functional(stack)
-        assert stack.output_size == size == stack(make_inputs())[1].shape[-1]
+        assert stack.output_size == size
         assert set(params) == {"layer_0", "layer_1"}
         assert set(params["layer_1"]) == ({"params"} if form == "forward" else {"forward", "backward"})
         leaves = jax.tree.leaves(params)

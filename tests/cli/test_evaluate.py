@@ -1,0 +1,111 @@
+"""`lstm-research evaluate`, and what all commands say that are given no usable run."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lstm_research.training.metrics import read_metrics
+
+COMMANDS = ("evaluate", "predict", "export")
+Refused = Callable[..., str]
+
+
+def test_json_is_the_test_line(command: Any, characters: str) -> None:
+    result = command("evaluate", f"--workdir={characters}", "--json")
+    assert result.code == 0, result.err
+    assert result.err == ""
+    found = json.loads(result.out)
+    line = read_metrics(Path(characters) / "metrics.jsonl")[-1]
+    assert line["split"] == "test"
+    del line["seconds"]
+    assert found == line
+
+
+def test_table(command: Any, characters: str) -> None:
+    result = command("evaluate", f"--workdir={characters}", "--split=valid")
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[0] == "runs/characters: valid split, weights of step 8"
+    best = json.loads((Path(characters) / "status.json").read_text())["best"]
+    assert {line.split()[0] for line in lines[1:]} == {"loss", "accuracy", "perplexity", "bits_per_character"}
+    assert f"loss                {best['value']:.6g}" in result.out
+
+
+def test_other_checkpoints(command: Any, characters: str) -> None:
+    lines = read_metrics(Path(characters) / "metrics.jsonl")
+    logged = {line["step"]: line["loss"] for line in lines if line["split"] == "valid"}
+    for checkpoint, step in (("4", 4), ("8", 8), ("latest", 8)):
+        arguments = (f"--workdir={characters}", f"--checkpoint={checkpoint}", "--split=valid", "--json")
+        found = json.loads(command("evaluate", *arguments).out)
+        assert found["step"] == step
+        assert found["loss"] == logged[step]
+
+
+def test_words(command: Any, words: str) -> None:
+    found = json.loads(command("evaluate", f"--workdir={words}", "--json").out)
+    assert "bits_per_character" not in found
+    assert found["perplexity"] > 1
+
+
+def test_refuses_changed_data(refused: Refused, trained: Path, project: Path) -> None:
+    shutil.copytree(trained / "runs", project / "runs")
+    (project / "test.txt").write_text("that is to be\n" * 4)
+    line = refused("evaluate", "--workdir=runs/characters")
+    assert "test test.txt" in line
+    assert "has changed" in line
+    (project / "test.txt").unlink()
+    assert "there is no file test.txt" in refused("evaluate", "--workdir=runs/characters")
+
+
+def test_refuses_flags(command: Any, characters: str) -> None:
+    for argument, part in {
+        "--split=dev": "unknown split 'dev'; valid: train, valid, test",
+        "--checkpoint=5": "valid: best, latest, 4, 8",
+        "--checkpoint=bset": "valid: best, latest, 4, 8",
+        "--jsno": "json",
+        "runs": "takes only flags, got runs",
+    }.items():
+        result = command("evaluate", f"--workdir={characters}", argument)
+        assert result.code == 2
+        assert result.out == ""
+        assert result.err.count("\n") == 1
+        assert part in result.err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_refuses_what_is_no_run(name: str, refused: Refused, trained: Path, project: Path) -> None:
+    assert "--workdir=FOLDER" in refused(name)
+    assert "no workdir at runs/none" in refused(name, "--workdir=runs/none")
+    (project / "empty").mkdir()
+    assert "not a workdir made by train" in refused(name, "--workdir=empty")
+    copy = project / "runs"
+    shutil.copytree(trained / "runs" / "characters", copy)
+    shutil.rmtree(copy / "best")
+    assert "try --checkpoint=latest" in refused(name, "--workdir=runs")
+    shutil.rmtree(copy / "checkpoints")
+    assert "holds no checkpoint yet" in refused(name, "--workdir=runs")
+
+
+def test_refuses_a_damaged_run(refused: Refused, trained: Path, project: Path) -> None:
+    copy = project / "runs"
+    shutil.copytree(trained / "runs" / "characters", copy)
+    for file, data in {
+        "config.json": b"{",
+        "vocabulary.json": b"[]",
+        "dataset.json": b"{}",
+        "best/model.safetensors": (copy / "best" / "model.safetensors").read_bytes()[:-1],
+    }.items():
+        whole = (copy / file).read_bytes()
+        (copy / file).write_bytes(data)
+        assert file in refused("evaluate", "--workdir=runs")
+        (copy / file).write_bytes(whole)
+    (copy / "vocabulary.json").unlink()
+    assert "vocabulary.json is missing" in refused("evaluate", "--workdir=runs")
+    config = json.loads((copy / "config.json").read_text())
+    config["task"]["name"] = "of_the_future"
+    (copy / "config.json").write_text(json.dumps(config))
+    assert "unknown task.name 'of_the_future'" in refused("evaluate", "--workdir=runs")

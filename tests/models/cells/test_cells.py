@@ -1,0 +1,166 @@
+"""What holds for every cell before any time passes: initialisation, comparison, refusals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lstm_research.common.build import build
+from lstm_research.common.errors import UserError
+from lstm_research.models.cells import CELLS, GRU, LSTM, RNN, GatedCell
+from lstm_research.models.cells.initializers import INITIALIZERS, init_gates
+
+D, H = 5, 4
+
+every_cell = pytest.mark.parametrize("name", CELLS)
+
+
+def gate_blocks(kernel):
+    return np.split(np.asarray(kernel), kernel.shape[-1] // H, axis=-1)
+
+
+@every_cell
+def test_recurrent_blocks_are_orthogonal_gate_by_gate(name):
+    params = CELLS[name](H).init(jax.random.key(0), D)
+    blocks = gate_blocks(params["recurrent_kernel"])
+    for block in blocks:
+        np.testing.assert_allclose(block.T @ block, np.eye(H), atol=1e-5)
+    assert len({block.tobytes() for block in blocks}) == len(blocks)
+
+
+@every_cell
+def test_input_blocks_are_scaled_gate_by_gate(name):
+    """The variance of lecun_normal is 1 / D, and 1 / (D + H) · 2 of glorot_normal, however many gates there are."""
+    for initializer, variance in {"lecun_normal": 1 / 300, "glorot_normal": 2 / 500}.items():
+        cell = CELLS[name](200, input_initializer=initializer)
+        kernel = np.asarray(cell.init(jax.random.key(0), 300)["input_kernel"])
+        for block in np.split(kernel, kernel.shape[-1] // 200, axis=-1):
+            assert block.var() == pytest.approx(variance, rel=0.05)
+
+
+@every_cell
+def test_other_parameters_start_at_zero_but_the_forget_bias(name):
+    cell = CELLS[name](H)
+    params = cell.init(jax.random.key(0), D)
+    bias = np.asarray(params["bias"]).reshape(-1, H)
+    expected = np.zeros_like(bias)
+    if isinstance(cell, LSTM):
+        expected[1] = 1.0
+        params_of_two = dataclasses.replace(cell, forget_bias=2.0).init(jax.random.key(0), D)
+        np.testing.assert_array_equal(params_of_two["bias"].reshape(4, H)[1], 2.0)
+    np.testing.assert_array_equal(bias, expected)
+    assert not any(np.any(value) for key, value in params.items() if "kernel" not in key and key != "bias")
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+@pytest.mark.usefixtures("x64")
+def test_dtype_of_params_and_carry(name, dtype):
+    cell = CELLS[name](H)
+    params = cell.init(jax.random.key(0), D, dtype)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, cell.initial_carry(params, (2, 3), dtype)))} == {
+        jnp.dtype(dtype)
+    }
+
+
+@every_cell
+def test_layout_is_stable(name):
+    """Checkpoints rely on these names and shapes."""
+    shapes = {key: value.shape for key, value in CELLS[name](H).init(jax.random.key(0), D).items()}
+    gates = {"gru": 3, "lstm": 4, "original_gru": 3, "peephole_lstm": 4, "rnn": 1}.get(name)
+    if gates is None:
+        pytest.fail(f"write the layout of {name} here")
+    further = {"gru": {"recurrent_bias": (H,)}, "peephole_lstm": {"peephole": (3, H)}}.get(name, {})
+    kernels = {"input_kernel": (D, gates * H), "recurrent_kernel": (H, gates * H)}
+    assert shapes == kernels | {"bias": (gates * H,)} | further
+    assert set(CELLS[name](H).recurrent_weights) <= set(shapes)
+
+
+@every_cell
+def test_equal_descriptions_are_equal_and_hash_equally(name):
+    cell, twin, other = CELLS[name](H), CELLS[name](H), CELLS[name](H + 1)
+    assert cell == twin
+    assert hash(cell) == hash(twin)
+    assert cell != other
+    assert cell.output_size == H
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        cell.hidden_size = 3
+
+
+def test_cells_of_different_kinds_differ():
+    assert len({constructor(H) for constructor in CELLS.values()}) == len(CELLS)
+
+
+@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if isinstance(cell(H), GatedCell)])
+def test_the_three_parts_make_the_step(name):
+    """The input side knows no carry, the state side no input, and both work for any leading axes."""
+    cell = CELLS[name](H)
+    params = jax.tree.map(lambda a: a + 0.1, cell.init(jax.random.key(0), D))
+    xs = jax.random.normal(jax.random.key(1), (3, 2, D))
+    carry = jax.tree.map(lambda a: a + 0.3, cell.initial_carry(params, (3, 2)))
+    for index in np.ndindex(3, 2):
+        one = jax.tree.map(lambda a: a[index], carry)  # noqa: B023
+        expected = cell.step(params, one, xs[index])
+        parts = cell.update(params, one, cell.project(params, xs)[index], cell.mix(params, carry)[index])
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), parts, expected)
+    np.testing.assert_allclose(
+        cell.mix(params, jax.tree.map(lambda a: 2 * a, carry)), 2 * cell.mix(params, carry), atol=1e-6
+    )
+
+
+@every_cell
+def test_init_depends_on_the_key_alone(name):
+    cell = CELLS[name](H)
+    first, again, other = (cell.init(jax.random.key(seed), D) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    for kernel in ("input_kernel", "recurrent_kernel"):
+        assert not np.array_equal(first[kernel], other[kernel])
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_every_initializer_draws_every_gate(name):
+    weights = init_gates(name, jax.random.key(0), D, H, 3, "float32")
+    assert weights.shape == (D, 3 * H)
+    assert np.isfinite(weights).all()
+    assert weights.std() > 0.05
+
+
+def test_uniform_hidden_is_bounded_by_the_root_of_the_hidden_size():
+    weights = init_gates("uniform_hidden", jax.random.key(0), 300, 16, 4, "float32")
+    assert 0.249 < np.abs(weights).max() <= 0.25
+
+
+def test_initializer_may_be_a_function():
+    cell = GRU(H, recurrent_initializer=jax.nn.initializers.ones)
+    np.testing.assert_array_equal(cell.init(jax.random.key(0), D)["recurrent_kernel"], 1.0)
+
+
+@every_cell
+def test_built_from_config(name):
+    assert build(CELLS, {"name": name, "hidden_size": H}, where="model.cell") == CELLS[name](H)
+
+
+@every_cell
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
+        ({"hidden_size": H, "recurrent_initializer": "ortogonal"}, "did you mean 'orthogonal'"),
+        ({"hidden_size": H, "input_initializer": "lecun"}, "valid: glorot_normal"),
+        ({"hidden_size": "4"}, "model.cell.hidden_size must be int, got str '4'"),
+        ({"hiden_size": H}, "did you mean 'hidden_size'"),
+        ({}, "model.cell.hidden_size is missing"),
+    ],
+)
+def test_refuses_what_makes_no_sense(name, keywords, message):
+    with pytest.raises(UserError, match=message) as error:
+        build(CELLS, {"name": name} | keywords, where="model.cell")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_refuses_an_unknown_activation():
+    with pytest.raises(UserError, match="unknown activation 'tanj'; did you mean 'tanh'"):
+        RNN(H, activation="tanj")

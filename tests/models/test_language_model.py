@@ -1,0 +1,190 @@
+"""The language model: what a logit may depend on, tied weights, number formats, and every rate of the dropout."""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lstm_research.common.errors import UserError
+from lstm_research.models.cells import CELLS, LSTM
+from lstm_research.models.language_model import LanguageModel
+from lstm_research.models.layers import DropoutRates, RecurrentStack, functional
+
+V, E, H, T, B = 11, 4, 6, 8, 3
+TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, V, (T, B)), "int32")
+RATES = [field.name for field in dataclasses.fields(DropoutRates) if field.name != "locked"]
+
+
+@functools.cache
+def make_model(cell=LSTM(H), **options):
+    options = {"embedding_size": E, "num_layers": 2} | options
+    apply, params = functional(LanguageModel(V, cell=cell, rngs=nnx.Rngs(0), **options))
+    return jax.jit(apply), params
+
+
+def initial_carry(**options):
+    return LanguageModel(V, cell=LSTM(H), embedding_size=E, num_layers=2, rngs=nnx.Rngs(0), **options).initial_carry(B)
+
+
+def flat_names(params):
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {".".join(part.key for part in path): leaf.shape for path, leaf in paths}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_symbol_changes_no_logits_before_it_and_none_of_other_rows(name):
+    apply, params = make_model(CELLS[name](hidden_size=H))
+    before = apply(params, TOKENS)[1]
+    for t in range(T):
+        after = apply(params, TOKENS.at[t, 1].add(1) % V)[1]
+        np.testing.assert_array_equal(after[:t], before[:t])
+        np.testing.assert_array_equal(after[:, [0, 2]], before[:, [0, 2]])
+        assert (after[t, 1] != before[t, 1]).all()
+
+
+def test_a_document_after_a_reset_is_read_as_if_alone():
+    apply, params = make_model()
+    carry = jax.tree.map(jnp.ones_like, initial_carry())
+    resets = jnp.zeros((T, B), bool).at[0].set(True).at[2, 0].set(True).at[5, 0].set(True).at[2, 1].set(True)
+    logits = apply(params, TOKENS, carry, resets=resets)[1]
+    for row, begin, end in [(0, 0, 2), (0, 2, 5), (0, 5, 8), (1, 0, 2), (1, 2, 8), (2, 0, 8)]:
+        alone = jnp.broadcast_to(TOKENS[begin:end, row : row + 1], (end - begin, B))
+        np.testing.assert_allclose(apply(params, alone)[1][:, 0], logits[begin:end, row], atol=1e-6)
+
+
+def test_symbol_by_symbol_equals_one_call():
+    apply, params = make_model()
+    final, logits = apply(params, TOKENS)
+    carry = initial_carry()
+    for t in range(T):
+        carry, step_logits = apply(params, TOKENS[t : t + 1], carry)
+        np.testing.assert_allclose(step_logits[0], logits[t], atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), carry, final)
+
+
+def test_lengths_freeze_the_carry():
+    apply, params = make_model()
+    carry, logits = apply(params, TOKENS, lengths=jnp.array([T, 3, 0]))
+    short_carry, short = apply(params, TOKENS[:3])
+    np.testing.assert_allclose(logits[:3, 1], short[:, 1], atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b[1], atol=1e-6), carry, short_carry)
+    assert not any(leaf[2].any() for leaf in jax.tree.leaves(carry))
+
+
+def test_tied_weights_are_one_parameter_with_both_gradients():
+    tied, tied_params = make_model(tied=True, embedding_size=H)
+    untied, untied_params = make_model(embedding_size=H)
+    count = [sum(leaf.size for leaf in jax.tree.leaves(p)) for p in (tied_params, untied_params)]
+    assert count[1] - count[0] == V * H
+
+    bias = jnp.linspace(-1, 1, V)
+    tied_params = tied_params | {"output_bias": bias}
+    table = tied_params["embedding"]["table"]
+    same = {**tied_params, "output": {"kernel": table.T, "bias": bias}}
+    del same["output_bias"]
+
+    def loss(apply, params):
+        logits = apply(params, TOKENS[:, :1] % 4)[1]  # symbols from 4 on are never read
+        return -jax.nn.log_softmax(logits)[..., 7].mean(), logits
+
+    tied_gradient, tied_logits = jax.grad(functools.partial(loss, tied), has_aux=True)(tied_params)
+    gradient, logits = jax.grad(functools.partial(loss, untied), has_aux=True)(same)
+    np.testing.assert_allclose(tied_logits, logits, atol=1e-6)
+    both = gradient["embedding"]["table"] + gradient["output"]["kernel"].T
+    np.testing.assert_allclose(tied_gradient["embedding"]["table"], both, atol=1e-6)
+    assert not gradient["embedding"]["table"][7].any()
+    assert tied_gradient["embedding"]["table"][7].all()
+    np.testing.assert_allclose(tied_gradient["output_bias"], gradient["output"]["bias"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tied": True}, f"model.embedding_size = {H}"),
+        ({"embedding_size": 0}, "model.embedding_size"),
+        ({"num_layers": 0}, "num_layers"),
+    ],
+)
+def test_impossible_sizes_are_refused(options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        make_model(**options)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, UserError) or "num_layers" in options
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_bfloat16_computes_in_half_precision_and_answers_in_float32(tied):
+    half, params = make_model(dtype="bfloat16", tied=tied, embedding_size=H)
+    full, full_params = make_model(tied=tied, embedding_size=H)
+    jax.tree.map(np.testing.assert_array_equal, params, full_params)
+    assert all(leaf.dtype == "float32" for leaf in jax.tree.leaves(params))
+    carry, logits = half(params, TOKENS)
+    start = initial_carry(dtype="bfloat16")
+    assert all(leaf.dtype == "bfloat16" for leaf in jax.tree.leaves((start, carry)))
+    assert logits.dtype == "float32"
+    expected = full(params, TOKENS)[1]
+    np.testing.assert_allclose(logits, expected, atol=0.03)
+    assert (logits != expected).any()
+
+    gradient = jax.grad(lambda params: jnp.square(half(params, TOKENS)[1]).sum())(params)
+    assert all(leaf.dtype == "float32" and np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_parameters_have_the_names_and_shapes_of_the_docstring(tied):
+    _, params = make_model(tied=tied, embedding_size=H)
+    names = flat_names(params)
+    text = " ".join(LanguageModel.__doc__.split())
+    documented = dict(re.findall(r"`([a-z_.]+)` `\[([A-Z, ]+)\]`", text.partition("Parameters: ")[2]))
+    absent = {"output.kernel", "output.bias"} if tied else {"output_bias"}
+    sizes = {"V": V, "E": H, "H": H}
+    expected = {
+        name: tuple(sizes[axis] for axis in axes.split(", "))
+        for name, axes in documented.items()
+        if name not in absent
+    }
+    assert {name: shape for name, shape in names.items() if not name.startswith("stack.")} == expected
+    stack = flat_names(functional(RecurrentStack(LSTM(H), H, num_layers=2, rngs=nnx.Rngs(0)))[1])
+    assert {name.removeprefix("stack.") for name in names if name.startswith("stack.")} == set(stack)
+    assert "`layer_0.params.*`" in " ".join(RecurrentStack.__doc__.split())
+    assert all(re.fullmatch(r"layer_[01]\.params\.\w+", name) for name in stack)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_every_rate_changes_training_and_lets_the_gradient_through(rate):
+    noisy, params = make_model(dropout=DropoutRates(**{rate: 0.5}))
+    plain, _ = make_model()
+    key = jax.random.key(1)
+    logits = noisy(params, TOKENS, key=key)[1]
+    assert jnp.abs(logits - plain(params, TOKENS)[1]).max() > 1e-3
+    np.testing.assert_array_equal(logits, noisy(params, TOKENS, key=key)[1])
+    assert jnp.abs(logits - noisy(params, TOKENS, key=jax.random.key(2))[1]).max() > 1e-3
+
+    gradient = jax.jit(jax.grad(lambda params: jnp.square(noisy(params, TOKENS, key=key)[1]).sum()))(params)
+    assert all(np.isfinite(leaf).all() and leaf.any() for leaf in jax.tree.leaves(gradient))
+
+    evaluated = noisy(params, TOKENS)[1]
+    if rate.startswith("zoneout"):  # evaluation mixes by the rate instead of drawing
+        assert jnp.abs(evaluated - plain(params, TOKENS)[1]).max() > 1e-4
+        np.testing.assert_array_equal(evaluated, noisy(params, TOKENS)[1])
+    else:
+        np.testing.assert_array_equal(evaluated, plain(params, TOKENS)[1])
+
+
+def test_locked_changes_training():
+    rates = {"input_rate": 0.5, "layer_rate": 0.5, "output_rate": 0.5}
+    locked, params = make_model(dropout=DropoutRates(**rates, locked=True))
+    unlocked, _ = make_model(dropout=DropoutRates(**rates))
+    key = jax.random.key(1)
+    assert jnp.abs(locked(params, TOKENS, key=key)[1] - unlocked(params, TOKENS, key=key)[1]).max() > 1e-3
+    np.testing.assert_array_equal(locked(params, TOKENS)[1], unlocked(params, TOKENS)[1])
+
+
+def test_a_key_without_rates_changes_nothing():
+    apply, params = make_model()
+    np.testing.assert_array_equal(apply(params, TOKENS, key=jax.random.key(1))[1], apply(params, TOKENS)[1])
