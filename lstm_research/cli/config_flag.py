@@ -78,7 +78,9 @@ def explain(error: BaseException, arguments: list[str]) -> str:
     own = {Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)}
     if isinstance(error, KeyError | AttributeError) and Path(file) not in own:  # an override that leads nowhere
         text = text.replace("' Did you mean", "'; did you mean")
-        hint = "" if "did you mean" in text else " (a group of keys that a recipe leaves out has to be added to it first)"
+        hint = (
+            "" if "did you mean" in text else " (a group of keys that a recipe leaves out has to be added to it first)"
+        )
         return f"unknown config key {text}{hint}"
     return f"recipe {file}: {type(error).__name__}: {text}"
 

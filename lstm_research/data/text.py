@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import functools
 import hashlib
+import json
 import math
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,6 +45,20 @@ class TextDataset(abc.ABC):
                 digest.update(f"{split} {len(data)}\n".encode())
                 digest.update(data)
         return digest.hexdigest()
+
+    def record(self) -> str:
+        """Returns what a run keeps of its data: a description and the fingerprint, as JSON text."""
+        record = {"dataset": self.describe(), "fingerprint": self.fingerprint()}
+        return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+
+    def check_record(self, record: str) -> None:
+        """Raises a `UserError` unless the data is that of which `record` was made."""
+        try:
+            fingerprint = json.loads(record)["fingerprint"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"dataset.json is damaged: {error!r}") from error
+        if fingerprint != self.fingerprint():
+            raise UserError(f"the data ({self.describe()}) has changed since this run was trained on it")
 
 
 @dataclasses.dataclass(frozen=True)

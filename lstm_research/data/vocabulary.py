@@ -205,7 +205,7 @@ def from_json(text: str) -> Vocabulary:
         kind = state.pop("name")
         symbols = state.pop("symbols")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"not a saved vocabulary: {error!r}") from error
+        raise UserError(f"vocabulary.json: not a saved vocabulary ({error!r})") from error
     if kind not in _KINDS:
         raise unknown("vocabulary", kind, _KINDS)
     return _KINDS[kind](symbols, **state)

@@ -1,7 +1,6 @@
 """Language modelling: predict every symbol of a text from those before it, and write text."""
 
 import functools
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -88,7 +87,7 @@ class LanguageModelling:
         if files is None:
             self._dataset  # noqa: B018  (a wrong dataset is refused now)
         else:
-            self.vocabulary: Vocabulary = _read_vocabulary(files["vocabulary.json"])
+            self.vocabulary: Vocabulary = from_json(files["vocabulary.json"].decode())
             self._set_apply()
 
     @functools.cached_property
@@ -160,14 +159,15 @@ class LanguageModelling:
 
     def files(self) -> dict[str, bytes]:
         """Returns what is stored in a workdir so that the run can be used without its data, by file name."""
-        dataset = {"dataset": self._dataset.describe(), "fingerprint": self._dataset.fingerprint()}
-        contents = (self.vocabulary.to_json(), json.dumps(dataset, indent=1, ensure_ascii=False) + "\n")
+        contents = (self.vocabulary.to_json(), self._dataset.record())
         return {name: content.encode() for name, content in zip(self.file_names, contents, strict=True)}
 
     def generate(
         self, params: Params, prompt: str, *, length: int, num_samples: int, sampler: Sampler, seed: int
     ) -> Iterator[list[str]]:
         """Continues a prompt; see `lstm_research.decoding.text.continue_text`."""
+        if num_samples < 1:
+            raise UserError(f"num_samples must be at least 1, got {num_samples}")
         return continue_text(
             lambda params, carry, tokens: self._apply(params, tokens, carry),
             params,
@@ -187,10 +187,7 @@ class LanguageModelling:
         """
         if split not in self._documents:
             if self._files is not None and not self._documents:
-                if _read_fingerprint(self._files["dataset.json"]) != self._dataset.fingerprint():
-                    raise UserError(
-                        f"the data ({self._dataset.describe()}) has changed since this run was trained on it"
-                    )
+                self._dataset.check_record(self._files["dataset.json"].decode())
             documents = self._dataset.documents(split)
             try:
                 self._documents[split] = [self.vocabulary.encode_document(text) for text in documents]
@@ -215,17 +212,3 @@ class LanguageModelling:
     def _set_apply(self) -> None:
         """Keeps the model as a pure function of its parameters."""
         self._apply = functional(self._make_model(len(self.vocabulary), jax.random.key(0), abstract=True))[0]
-
-
-def _read_vocabulary(data: bytes) -> Vocabulary:
-    try:
-        return from_json(data.decode())
-    except ValueError as error:
-        raise UserError(f"vocabulary.json is damaged: {error}") from error
-
-
-def _read_fingerprint(data: bytes) -> str:
-    try:
-        return json.loads(data)["fingerprint"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"dataset.json is damaged: {error!r}") from error

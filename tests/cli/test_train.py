@@ -165,7 +165,7 @@ def test_refuses_workdir_of_another_config(command: Any, trained: Path, monkeypa
 
 
 def test_refuses_full_disk(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")  # noqa: PYI024
+    usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 0))
     line = refused(*TRAIN)
     assert "no room on the disk of runs/new" in line
@@ -246,6 +246,6 @@ def test_exit_code_of_a_diverged_run(command: Any, project: Path) -> None:
 def test_debug_shows_the_traceback(command: Any, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="did you mean 'lstm'"):
         command(*TRAIN, "--config.model.cell.name=lstmm", "--debug")
+    (project / "own.py").write_text("def")
     with pytest.raises(SyntaxError):
-        (project / "own.py").write_text("def")
         command("train", "--config=own.py", "--workdir=runs/new", "--debug")

@@ -147,7 +147,6 @@ def make_model():
         lambda p: 3 * jax.random.normal(jax.random.key(p.size), p.shape) if p.ndim > 1 else jnp.zeros_like(p), params
     )
 
-
     @jax.jit
     def predict(params, carry, tokens):
         return apply(params, tokens, carry)

@@ -144,9 +144,7 @@ def test_parameters_have_the_names_and_shapes_of_the_docstring(tied):
     absent = {"output.kernel", "output.bias"} if tied else {"output_bias"}
     sizes = {"V": V, "E": H, "H": H}
     expected = {
-        name: tuple(sizes[axis] for axis in axes.split(", "))
-        for name, axes in documented.items()
-        if name not in absent
+        name: tuple(sizes[axis] for axis in axes.split(", ")) for name, axes in documented.items() if name not in absent
     }
     assert {name: shape for name, shape in names.items() if not name.startswith("stack.")} == expected
     stack = flat_names(functional(RecurrentStack(LSTM(H), H, num_layers=2, rngs=nnx.Rngs(0)))[1])

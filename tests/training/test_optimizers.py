@@ -63,7 +63,9 @@ def torch():
 
 def random_tree(seed, dtype="float32"):
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s), dtype), SHAPES, is_leaf=lambda s: isinstance(s, tuple))
+    return jax.tree.map(
+        lambda s: jnp.asarray(rng.normal(size=s), dtype), SHAPES, is_leaf=lambda s: isinstance(s, tuple)
+    )
 
 
 def make(config, **options):

@@ -60,7 +60,7 @@ def test_locked_dropout_has_one_mask_for_all_steps_and_another_for_each_row(lock
 @pytest.mark.parametrize("name", CELLS)
 def test_weight_drop_masks_the_recurrent_kernel_and_nothing_else(name):
     cell = CELLS[name](hidden_size=30)
-    params = cell.init(KEY, D)
+    params = jax.jit(cell.init, static_argnums=1)(KEY, D)
     dropped = weight_drop(jax.random.key(1), cell, params, 0.4)
     assert dropped.keys() == params.keys()
     assert all(dropped[key] is params[key] for key in params if key != "recurrent_kernel")
@@ -68,13 +68,13 @@ def test_weight_drop_masks_the_recurrent_kernel_and_nothing_else(name):
     assert abs((ratio == 0).mean() - 0.4) < 5 * (0.24 / ratio.size) ** 0.5
     np.testing.assert_allclose(ratio[ratio != 0], 1 / 0.6, rtol=1e-5)
     # Single weights are dropped, not whole units.
-    assert 0 < (ratio == 0).mean(axis=0).min()
+    assert (ratio == 0).mean(axis=0).min() > 0
     assert (ratio == 0).mean(axis=1).max() < 1
     assert weight_drop(None, cell, params, 0.4) is params
     assert weight_drop(KEY, cell, params, 0.0) is params
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", ["lstm", "original_gru"])
 def test_weight_drop_uses_one_mask_for_all_steps_and_gives_dropped_weights_no_gradient(name):
     cell = CELLS[name](hidden_size=H)
     apply, params = functional(Recurrent(cell, D, rates=DropoutRates(weight_rate=0.5), rngs=nnx.Rngs(0)))
@@ -86,7 +86,7 @@ def test_weight_drop_uses_one_mask_for_all_steps_and_gives_dropped_weights_no_gr
     assert_equal(gradient["recurrent_kernel"] == 0, dropped)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", ["lstm", "gru", "original_gru"])
 def test_recurrent_dropout_masks_the_state_on_its_way_into_the_weights_with_one_mask(name):
     cell = CELLS[name](hidden_size=H)
     rates = DropoutRates(recurrent_rate=0.5)
@@ -159,8 +159,10 @@ def test_directions_draw_masks_of_their_own():
     assert jnp.abs(with_noise[..., :H] - with_noise[::-1, :, H:]).max() > 1e-3
 
 
-@pytest.mark.parametrize("locked", [False, True])
-@pytest.mark.parametrize(("rate", "place"), [("input_rate", "bottom"), ("layer_rate", "between"), ("output_rate", "top")])
+@pytest.mark.parametrize(
+    ("rate", "place", "locked"),
+    [("input_rate", "bottom", False), ("layer_rate", "between", True), ("output_rate", "top", False)],
+)
 def test_stack_drops_features_where_the_rate_says(rate, place, locked):
     rates = DropoutRates(**{rate: 0.5}, locked=locked)
     apply, params = functional(RecurrentStack(LSTM(H), D, num_layers=2, rates=rates, rngs=nnx.Rngs(0)))

@@ -25,7 +25,9 @@ def test_is_unroll_with_the_layers_parameters(name, reverse):
     cell = CELLS[name](hidden_size=H)
     layer = Recurrent(cell, D, rngs=nnx.Rngs(0))
     params = functional(layer)[1]["params"]
-    assert_equal(layer(XS, lengths=LENGTHS, reverse=reverse), unroll(cell, params, XS, lengths=LENGTHS, reverse=reverse))
+    assert_equal(
+        layer(XS, lengths=LENGTHS, reverse=reverse), unroll(cell, params, XS, lengths=LENGTHS, reverse=reverse)
+    )
     assert layer.output_size == H
 
 
@@ -59,7 +61,7 @@ def test_with_equal_weights_backward_is_forward_on_the_reversed_sequence():
     np.testing.assert_allclose(ys[..., H:], apply(params, XS[::-1])[1][::-1, :, :H], atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_computes_in_the_dtype_of_its_input(dtype):
     layer = Bidirectional(LSTM(H), D, rngs=nnx.Rngs(0))
     carry, ys = layer(XS.astype(dtype))

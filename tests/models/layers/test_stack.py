@@ -225,7 +225,7 @@ def test_resets_on_padding_change_nothing_in_either_direction():
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
 def test_every_noise_on_sequences_of_length_zero_and_nan_padding_stays_finite(bidirectional):
     rates = DropoutRates(*[0.3] * 8, locked=False)
-    stack = RecurrentStack(LSTM(H), D, num_layers=2, bidirectional=bidirectional, rates=rates, rngs=nnx.Rngs(0))
+    stack = RecurrentStack(LSTM(H), D, bidirectional=bidirectional, rates=rates, rngs=nnx.Rngs(0))
     apply, params = functional(stack)
     xs = make_inputs().at[2:].set(jnp.nan).at[:, 1].set(jnp.nan)
 
