@@ -17,11 +17,12 @@ from lstm_research.models.layers import DropoutRates, RecurrentStack, functional
 
 V, E, H, T, B = 11, 4, 6, 8, 3
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, V, (T, B)), "int32")
+CELL = LSTM(H)
 RATES = [field.name for field in dataclasses.fields(DropoutRates) if field.name != "locked"]
 
 
 @functools.cache
-def make_model(cell=LSTM(H), **options):
+def make_model(cell=CELL, **options):
     options = {"embedding_size": E, "num_layers": 2} | options
     apply, params = functional(LanguageModel(V, cell=cell, rngs=nnx.Rngs(0), **options))
     return jax.jit(apply), params
@@ -153,25 +154,38 @@ def test_parameters_have_the_names_and_shapes_of_the_docstring(tied):
     assert all(re.fullmatch(r"layer_[01]\.params\.\w+", name) for name in stack)
 
 
+@functools.cache
+def differentiated(dropout):
+    apply, _ = make_model(dropout=dropout)
+
+    def loss(params, key):
+        logits = apply(params, TOKENS, key=key)[1]
+        return jnp.square(logits).sum(), logits
+
+    return jax.jit(jax.grad(loss, has_aux=True))
+
+
 @pytest.mark.parametrize("rate", RATES)
 def test_every_rate_changes_training_and_lets_the_gradient_through(rate):
-    noisy, params = make_model(dropout=DropoutRates(**{rate: 0.5}))
-    plain, _ = make_model()
-    key = jax.random.key(1)
-    logits = noisy(params, TOKENS, key=key)[1]
+    noisy = differentiated(DropoutRates(**{rate: 0.5}))
+    plain, params = make_model()
+    gradient, logits = noisy(params, jax.random.key(1))
     assert jnp.abs(logits - plain(params, TOKENS)[1]).max() > 1e-3
-    np.testing.assert_array_equal(logits, noisy(params, TOKENS, key=key)[1])
-    assert jnp.abs(logits - noisy(params, TOKENS, key=jax.random.key(2))[1]).max() > 1e-3
-
-    gradient = jax.jit(jax.grad(lambda params: jnp.square(noisy(params, TOKENS, key=key)[1]).sum()))(params)
+    np.testing.assert_array_equal(logits, noisy(params, jax.random.key(1))[1])
+    assert jnp.abs(logits - noisy(params, jax.random.key(2))[1]).max() > 1e-3
     assert all(np.isfinite(leaf).all() and leaf.any() for leaf in jax.tree.leaves(gradient))
 
-    evaluated = noisy(params, TOKENS)[1]
-    if rate.startswith("zoneout"):  # evaluation mixes by the rate instead of drawing
-        assert jnp.abs(evaluated - plain(params, TOKENS)[1]).max() > 1e-4
-        np.testing.assert_array_equal(evaluated, noisy(params, TOKENS)[1])
-    else:
-        np.testing.assert_array_equal(evaluated, plain(params, TOKENS)[1])
+
+def test_without_a_key_dropout_is_absent_and_zoneout_is_its_expectation():
+    plain, params = make_model()
+    expected = plain(params, TOKENS)[1]
+    dropout, _ = make_model(dropout=DropoutRates(**{rate: 0.5 for rate in RATES if not rate.startswith("zoneout")}))
+    np.testing.assert_array_equal(dropout(params, TOKENS)[1], expected)
+    for rate in ("zoneout_c_rate", "zoneout_h_rate"):
+        zoneout, _ = make_model(dropout=DropoutRates(**{rate: 0.5}))
+        logits = zoneout(params, TOKENS)[1]
+        assert jnp.abs(logits - expected).max() > 1e-4
+        np.testing.assert_array_equal(logits, zoneout(params, TOKENS)[1])
 
 
 def test_locked_changes_training():

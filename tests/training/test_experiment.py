@@ -15,18 +15,25 @@ from lstm_research.training.experiment import Experiment, TrainingOptions, make_
 TEXT = "so shaken as we are, so wan with care,\nfind we a time for frighted peace to pant\n" * 3
 
 
-@pytest.fixture
-def config(tmp_path):
-    (tmp_path / "text.txt").write_text(TEXT)
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(TEXT)
     return {
         "seed": 3,
-        "dataset": {"name": "text_file", "path": str(tmp_path / "text.txt"), "fractions": (0.6, 0.2, 0.2)},
+        "dataset": {"name": "text_file", "path": str(path), "fractions": (0.6, 0.2, 0.2)},
         "vocabulary": {"name": "characters"},
         "task": {"name": "language_modelling", "batch_size": 4, "unroll_length": 5, "eval_batch_size": 2},
         "model": {"name": "language_model", "embedding_size": 3, "cell": {"name": "gru", "hidden_size": 4}},
         "optimizer": {"name": "sgd", "learning_rate": 0.1, "schedule": {"name": "linear"}},
         "training": {"num_steps": 10},
     }
+
+
+@pytest.fixture(scope="module")
+def unchanged(config):
+    """What two steps give with the config as it is."""
+    return two_steps(config)
 
 
 def changed(config, path, value):
@@ -66,8 +73,8 @@ def test_parts_are_built_from_their_sections(config):
     assert np.isfinite(metrics["loss"][0])
 
 
-def test_a_config_dict_is_a_config(config):
-    assert jax.tree.all(jax.tree.map(np.array_equal, two_steps(ConfigDict(config)), two_steps(config)))
+def test_a_config_dict_is_a_config(config, unchanged):
+    assert jax.tree.all(jax.tree.map(np.array_equal, two_steps(ConfigDict(config)), unchanged))
 
 
 def test_the_iterator_starts_at_any_step(config):
@@ -113,15 +120,15 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("path", "value"), CHANGES, ids=[path for path, _ in CHANGES])
-def test_every_key_changes_the_run(config, path, value):
-    before, after = two_steps(config), two_steps(changed(config, path, value))
-    same = jax.tree.structure(before) == jax.tree.structure(after)
-    assert not same or not jax.tree.all(jax.tree.map(np.array_equal, before, after))
+def test_every_key_changes_the_run(config, unchanged, path, value):
+    after = two_steps(changed(config, path, value))
+    same = jax.tree.structure(unchanged) == jax.tree.structure(after)
+    assert not same or not jax.tree.all(jax.tree.map(np.array_equal, unchanged, after))
 
 
-def test_accumulation_changes_only_the_last_bits(config):
-    before, after = two_steps(config), two_steps(changed(config, "training.accumulation_steps", 2))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), before, after)
+def test_accumulation_changes_only_the_last_bits(config, unchanged):
+    after = two_steps(changed(config, "training.accumulation_steps", 2))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after, unchanged)
 
 
 @pytest.mark.parametrize(

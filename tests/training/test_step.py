@@ -252,7 +252,7 @@ def test_a_batch_of_weight_zero_changes_no_parameter(make_task, parts):
     before = jax.device_get(init_state(task, make_sgd(), seed=0, average=True).params)
     state, ((metrics),) = run(task, make_sgd(), 1, batches=[batch], average_decay=0.9, accumulation_steps=parts)
     assert_equal(state.params, before)
-    assert_equal(state.average, before)
+    assert_close(state.average, before, 1e-6)  # a weighted mean of equal numbers rounds
     assert metrics["loss"] == (0, 0)
     assert metrics["gradient_norm"][0] == 0
     state, _ = run(task, ADAM, 2, batches=[batch, task.train_batches(seed=0)[1]], accumulation_steps=parts)

@@ -140,7 +140,7 @@ def test_steps_one_by_one_equal_one_call(name):
     assert_close((carry, jnp.concatenate(outputs)), (final, ys))
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", ["lstm", "original_gru"])
 def test_two_halves_equal_the_whole(name):
     apply, params, carry = make_stack(CELLS[name](hidden_size=H), num_layers=2)
     carry, xs = random_carry(carry), make_inputs()
@@ -155,19 +155,19 @@ def test_two_halves_equal_the_whole(name):
 def test_a_document_after_a_reset_is_read_as_if_alone(name, form):
     apply, params, _ = make_stack(CELLS[name](hidden_size=H), num_layers=2, **FORMS[form])
     xs = make_inputs()
-    starts = [(0, 2, 4), (0, 4), (0,)]
+    starts = [(0, 3), (0,), (0, 3)]
     resets = np.zeros((T, B), bool)
     for row, positions in enumerate(starts):
         resets[list(positions[1:]), row] = True  # a document at position 0 starts anew without being told
-    carry, ys = apply(params, xs, resets=jnp.asarray(resets))
+    ys = apply(params, xs, resets=jnp.asarray(resets))[1]
     for row, positions in enumerate(starts):
         for begin, end in zip(positions, (*positions[1:], T), strict=True):
             # All rows of this call read the same document: calls of few shapes compile few times.
             alone = jnp.broadcast_to(xs[begin:end, row : row + 1], (end - begin, B, D))
             assert_close(apply(params, alone)[1][:, 0], ys[begin:end, row])
     whole = apply(params, xs)[1]
-    assert jnp.abs(whole[:, :2] - ys[:, :2]).max() > 1e-3
-    assert_close(whole[:, 2], ys[:, 2])
+    assert jnp.abs(whole - ys).max() > 1e-3
+    assert_close(whole[:, 1], ys[:, 1])
 
 
 @pytest.mark.parametrize("form", ["forward", "concat"])
@@ -188,7 +188,7 @@ def test_gradients_do_not_cross_a_reset(form):
 @pytest.mark.parametrize(("name", "form"), CELLS_AND_FORMS)
 def test_lengths_with_nan_padding_equal_short_sequences(name, form):
     apply, params, carry = make_stack(CELLS[name](hidden_size=H), num_layers=2, residual=True, **FORMS[form])
-    lengths = (T, 4, 0)
+    lengths = (4, T, 0)
     xs = make_inputs()
     padded = jnp.where((jnp.arange(T)[:, None] < jnp.array(lengths))[:, :, None], xs, jnp.nan)
     carry = random_carry(carry)
@@ -204,12 +204,16 @@ def test_lengths_with_nan_padding_equal_short_sequences(name, form):
     assert_close((gradients, final, ys), (with_zeros, *results), 0)
     for row, length in enumerate(lengths):
         assert not ys[length:, row].any()
+        if length == T:
+            continue  # what a whole sequence gives is the other tests' matter
         if length:
             short_final, short = apply(params, xs[:length], carry)
             assert_close(short[:, row], ys[:length, row])
         else:
             short_final = carry
-        assert_close(jax.tree.map(lambda leaf: leaf[row], short_final), jax.tree.map(lambda leaf: leaf[row], final))
+        assert_close(
+            [leaf[row] for leaf in jax.tree.leaves(short_final)], [leaf[row] for leaf in jax.tree.leaves(final)]
+        )
 
 
 def test_resets_on_padding_change_nothing_in_either_direction():
