@@ -29,10 +29,10 @@ def get_config() -> ConfigDict:
         "weight_decay": 0.05,
     }
     config.training = {
-        "num_steps": 12000,
+        "num_steps": 10000,
         "log_every": 200,
-        "eval_every": 1000,
-        "checkpoint_every": 1000,
+        "eval_every": 500,
+        "checkpoint_every": 500,
         "average_decay": 0.999,
     }
     return config
