@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Test processes side by side.
+WORKERS ?= 2
 
 .PHONY: setup quickstart test lint clean
 
@@ -29,7 +31,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint $(VENV)/.parity
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

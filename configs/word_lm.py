@@ -4,8 +4,9 @@
     lstm-research train --config=configs/word_lm.py:files --workdir=runs/ptb \
         --config.dataset.train=ptb.train.txt --config.dataset.valid=ptb.valid.txt --config.dataset.test=ptb.test.txt
 
-The conventions are those of the Penn Treebank files: an <eos> at each line's end, <unk> for rare words, perplexity over
-all tokens. The model follows Zaremba, Sutskever and Vinyals (2014) with tied weights and locked dropout.
+The conventions are those of the Penn Treebank files: words between white space, an <eos> at each line's end, <unk> for
+rare words, perplexity over all tokens but the first of each document. Two layers as in Zaremba, Sutskever and Vinyals
+(2014); tied weights, locked and embedding dropout and weight-drop as in Merity, Keskar and Socher (2018).
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "files":
         config.dataset = {"name": "text_files", "train": "train.txt", "valid": "valid.txt", "test": "test.txt"}
         config.vocabulary = {"name": "words"}
-    config.task = {"name": "language_modelling", "batch_size": 20, "unroll_length": 35}
+    config.task = {"name": "language_modelling", "batch_size": 40, "unroll_length": 35}
     config.model = {
         "name": "language_model",
         "embedding_size": 256,
@@ -48,5 +49,5 @@ def get_config(variant: str = "") -> ConfigDict:
         "clip_norm": 0.25,
         "weight_decay": 0.05,
     }
-    config.training = {"num_steps": 8000, "log_every": 200, "eval_every": 1000, "checkpoint_every": 1000}
+    config.training = {"num_steps": 3000, "log_every": 100, "eval_every": 500, "checkpoint_every": 500}
     return config

@@ -1,5 +1,7 @@
 """The flag `--config`; shared by the commands that start from a recipe."""
 
+import re
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from lstm_research.common.errors import UserError
+
+_NONE = re.compile(r"--?config\.([\w.]+)=None")
 
 
 def define_config_flag() -> None:
@@ -19,7 +23,16 @@ def define_config_flag() -> None:
         "at its default.",
         lock_config=False,  # keys that a recipe leaves out may be set; which exist is checked where they are used
         accept_new_attributes=True,
+        sys_argv=without_none(sys.argv),
     )
+
+
+def without_none(arguments: list[str]) -> list[str]:
+    """Returns the arguments without overrides by None, which the flag cannot read for a key that holds a number.
+
+    `read_config` puts them in.
+    """
+    return [argument for argument in arguments if not _NONE.fullmatch(argument)]
 
 
 def read_config() -> tuple[ConfigDict, str]:
@@ -40,6 +53,15 @@ def read_config() -> tuple[ConfigDict, str]:
         raise UserError(f"recipe {path}: {error.__cause__ or error}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config() of the recipe {path} returns a {type(config).__name__}, not a ConfigDict")
+    for match in filter(None, map(_NONE.fullmatch, sys.argv)):
+        *groups, key = match[1].split(".")
+        section = config
+        for name in groups:
+            section = section.get(name)
+            if not isinstance(section, ConfigDict):
+                raise UserError(f"unknown config key {match[1]}: the recipe {path} has no group {name}")
+        with section.ignore_type():
+            section[key] = None
     config.lock()
     return config, source
 

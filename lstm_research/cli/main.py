@@ -57,7 +57,7 @@ def run(command: str, arguments: list[str]) -> int:
     # Imported here, not above: the usage line must not cost the start of JAX.
     from absl import app, flags, logging
 
-    from lstm_research.cli.config_flag import explain
+    from lstm_research.cli.config_flag import explain, without_none
 
     module = importlib.import_module(f"lstm_research.cli.{command}")
     of_libraries = set(flags.FLAGS)
@@ -73,7 +73,7 @@ def run(command: str, arguments: list[str]) -> int:
         # The libraries' own reports are for --verbosity=0 and up; while a recipe is read they only double ours.
         logging.set_verbosity(logging.ERROR)
         try:
-            rest = flags.FLAGS(argv)
+            rest = flags.FLAGS(without_none(argv))
         except Exception as error:
             if "--debug" in argv:
                 raise

@@ -10,9 +10,11 @@ from pathlib import Path
 import filelock
 import platformdirs
 
+from lstm_research.common.disk import check_room, is_out_of_room
 from lstm_research.common.errors import UserError
 
 VARIABLE = "LSTM_RESEARCH_DATA"
+_OTHER_DISK = f"make room or set ${VARIABLE} to a folder on another disk"
 
 
 def data_dir() -> Path:
@@ -46,7 +48,7 @@ def prepare_once(path: Path, make: Callable[[Path], None], *, needed_bytes: int 
             if path.exists():  # another process made it while this one waited
                 return path
             _remove_leftovers(path)
-            check_room(path.parent, needed_bytes)
+            check_room(path.parent, needed_bytes, path.name, _OTHER_DISK)
             with tempfile.TemporaryDirectory(prefix=_prefix(path), dir=path.parent) as folder:
                 made = Path(folder) / path.name
                 make(made)
@@ -57,16 +59,6 @@ def prepare_once(path: Path, make: Callable[[Path], None], *, needed_bytes: int 
             raise
         raise explained from error
     return path
-
-
-def check_room(folder: Path, needed_bytes: int) -> None:
-    """Raises a `UserError` unless the disk of `folder` has `needed_bytes` free."""
-    free = shutil.disk_usage(folder).free
-    if free < needed_bytes:
-        raise UserError(
-            f"no room on disk: {folder} needs {needed_bytes / 1e6:.0f} MB and {free / 1e6:.0f} MB are free; "
-            f"make room or set ${VARIABLE} to a folder on another disk"
-        )
 
 
 def _prefix(path: Path) -> str:
@@ -81,10 +73,11 @@ def _remove_leftovers(path: Path) -> None:
 
 def _explain(error: Exception, folder: Path) -> UserError | None:
     """Returns the `UserError` for what a user can correct (a full disk, a folder without permission), or None."""
+    if isinstance(error, UserError):
+        return None
+    if is_out_of_room(error):
+        return UserError(f"no room on disk: {folder}; {_OTHER_DISK}")
     code = error.errno if isinstance(error, OSError) else None
-    # A library's writer may wrap the system's error in one of its own, and keep only the words.
-    if code in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
-        return UserError(f"no room on disk: {folder}; make room or set ${VARIABLE} to a folder on another disk")
     if code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         reason = os.strerror(code).lower()
         return UserError(f"cannot write in {folder} ({reason}); set ${VARIABLE} to a folder that can be written")

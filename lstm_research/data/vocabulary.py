@@ -64,10 +64,6 @@ class Vocabulary:
         """Returns the distinct symbols of `text` that lie outside the vocabulary, in order of appearance."""
         raise NotImplementedError
 
-    def unknown_characters(self, text: str) -> list[str]:
-        """Returns the distinct characters of `text` that no symbol can spell, in order of appearance."""
-        raise NotImplementedError
-
     def count_unknown(self, ids: Int[np.ndarray, "N"]) -> int:
         """Returns how many of the token ids [N] are `<unk>`."""
         return int((ids == self.ids[UNKNOWN]).sum()) if UNKNOWN in self.ids else 0
@@ -126,10 +122,6 @@ class CharacterVocabulary(Vocabulary):
         """Returns the distinct characters of `text` that lie outside the vocabulary, in order of appearance."""
         return [character for character in dict.fromkeys(text) if character not in self.ids]
 
-    def unknown_characters(self, text: str) -> list[str]:
-        """Returns the same as `unknown_symbols`: the symbols are characters."""
-        return self.unknown_symbols(text)
-
 
 class WordVocabulary(Vocabulary):
     """Words between white space, in the conventions of the Penn Treebank files.
@@ -179,11 +171,6 @@ class WordVocabulary(Vocabulary):
         """Returns the distinct words of `text` that lie outside the vocabulary, in order of appearance."""
         words = (word for line in split_words(text, self.lower_case) for word in line)
         return [word for word in dict.fromkeys(words) if word not in self.ids]
-
-    def unknown_characters(self, text: str) -> list[str]:
-        """Returns the distinct characters of the unknown words of `text` that no word of the vocabulary has."""
-        spelled = set("".join(self.symbols[2:]))
-        return [c for c in dict.fromkeys("".join(self.unknown_symbols(text))) if c not in spelled]
 
     def _state(self) -> dict[str, Any]:
         return super()._state() | {"lower_case": self.lower_case}

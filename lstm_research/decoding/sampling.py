@@ -42,7 +42,9 @@ class Sampler:
         """Draws one symbol for each row of logits."""
         if self.temperature == 0:
             return jnp.argmax(logits, axis=-1)
-        return jax.random.categorical(key, self.restrict(logits / self.temperature))
+        # Relative to the largest, so that no temperature makes it overflow.
+        logits = (logits - jnp.max(logits, axis=-1, keepdims=True)) / self.temperature
+        return jax.random.categorical(key, self.restrict(logits))
 
     def restrict(self, logits: Float[Array, "*batch V"]) -> Float[Array, "*batch V"]:
         """Returns the logits with those of symbols that `top_k` and `top_p` rule out at -inf."""

@@ -57,14 +57,11 @@ def continue_text(
 
 
 def _decoded(chunks: Iterator[np.ndarray], vocabulary: Any, prompts: np.ndarray) -> Iterator[list[str]]:
-    """Yields what each chunk adds to the decoded text: a word alone does not show whether a space goes before it."""
-    written = [row.tolist() for row in prompts]
-    shown = [len(vocabulary.decode(row)) for row in written]
+    """Yields the text that each chunk adds: decoded after its last symbol before, as a word may need a space first."""
+    last = prompts[:, -1:]
     for chunk in chunks:
         pieces = []
-        for row, new in enumerate(chunk):
-            written[row].extend(new.tolist())
-            text = vocabulary.decode(written[row])
-            pieces.append(text[shown[row] :])
-            shown[row] = len(text)
+        for before, new in zip(last.tolist(), chunk.tolist(), strict=True):
+            pieces.append(vocabulary.decode(before + new)[len(vocabulary.decode(before)) :])
+        last = chunk[:, -1:]
         yield pieces

@@ -151,7 +151,7 @@ class LanguageModelling:
 
     def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         """Returns the metrics to report from pairs (sum, count): loss in nats, accuracy, perplexity, bits."""
-        metrics = {name: total / count for name, (total, count) in sums.items()}
+        metrics = {name: total / count if count else math.nan for name, (total, count) in sums.items()}
         if self.vocabulary.kind == "characters":
             metrics["bits_per_character"] = metrics["loss"] / math.log(2)
         metrics["perplexity"] = math.exp(min(metrics["loss"], 700.0))  # exp(710) is not a float

@@ -27,6 +27,7 @@ def describe_start(argv: Sequence[str]) -> dict[str, Any]:
         "process": os.getpid(),
         "platform": platform.platform(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "git": _commit(Path(lstm_research.__file__).resolve().parent),
         "devices": [{"platform": device.platform, "kind": device.device_kind} for device in jax.devices()],
     }
@@ -40,6 +41,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         before, now = old.get("versions", {}).get(name), new["versions"].get(name)
         if before != now:
             found.append(f"{name} {before} -> {now}")
+    if old.get("xla_flags", "") != new["xla_flags"]:
+        found.append(f"XLA_FLAGS {old.get('xla_flags')!r} -> {new['xla_flags']!r}")
     if old.get("devices") != new["devices"]:
         found.append(f"devices {_short(old.get('devices'))} -> {_short(new['devices'])}")
     before, now = (start.get("git") or {} for start in (old, new))

@@ -1,6 +1,5 @@
 """Evaluation: a task's metrics over one whole split, exactly."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,12 +12,6 @@ from lstm_research.training.metrics import MetricSums
 _IN_FLIGHT = 16
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _step(task: Any, params: PyTree, batch: PyTree, carry: PyTree) -> tuple[dict[str, tuple[Any, Any]], PyTree]:
-    loss, weight, extras, carry = task.loss(params, batch, carry, None)
-    return {"loss": (loss, weight), **extras}, carry
-
-
 class Evaluator:
     """Evaluates parameters; compiles once for all evaluations of a task with batches of one shape.
 
@@ -28,6 +21,12 @@ class Evaluator:
 
     def __init__(self, task: Any):
         self._task = task
+
+        def step(params: PyTree, batch: PyTree, carry: PyTree) -> tuple[dict[str, tuple[Any, Any]], PyTree]:
+            loss, weight, extras, carry = task.loss(params, batch, carry, None)
+            return {"loss": (loss, weight), **extras}, carry
+
+        self._step = jax.jit(step)
 
     def evaluate(
         self, params: PyTree, split: str, should_stop: Callable[[], bool] = lambda: False
@@ -56,7 +55,7 @@ class Evaluator:
             batch = batches[index]
             if carry is None:
                 carry = self._task.initial_carry(params, _batch_size(batch))
-            metrics, carry = _step(self._task, params, batch, carry)
+            metrics, carry = self._step(params, batch, carry)
             pending.append(metrics)
             if len(pending) == _IN_FLIGHT:
                 _drain(pending, sums)
@@ -68,7 +67,7 @@ class Evaluator:
         batch = self._task.eval_batches(split)[0]
 
         def step(params: PyTree) -> Mapping[str, tuple[Any, Any]]:
-            return _step(self._task, params, batch, self._task.initial_carry(params, _batch_size(batch)))[0]
+            return self._step(params, batch, self._task.initial_carry(params, _batch_size(batch)))[0]
 
         return sorted(self._task.metrics({name: (1.0, 1.0) for name in jax.eval_shape(step, params)}))
 

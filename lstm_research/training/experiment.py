@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import grain
 from ml_collections import ConfigDict
@@ -27,7 +27,7 @@ class TrainingOptions:
       checkpoint_every: how often the state is saved; it is also saved when the run is asked to stop.
       keep_checkpoints: how many of the newest checkpoints are kept.
       patience: stop after this many evaluations without a new best; None trains to the end.
-      metric: the validation metric, lower is better, that picks the best weights.
+      metric: the validation metric, lower is better, that picks the best weights; one that the task reports.
       accumulation_steps: cut each batch in this many parts to save memory.
       average_decay: keep an exponential moving average of the weights, and evaluate and keep as best this average.
     """
@@ -38,7 +38,7 @@ class TrainingOptions:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     patience: int | None = None
-    metric: Literal["loss", "perplexity", "bits_per_character"] = "loss"
+    metric: str = "loss"
     accumulation_steps: int = 1
     average_decay: float | None = None
 

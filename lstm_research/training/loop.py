@@ -17,11 +17,12 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
+from lstm_research.common.disk import check_room, is_out_of_room
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.training.checkpoints import Checkpoints
 from lstm_research.training.environment import command_line
 from lstm_research.training.evaluation import Evaluator
-from lstm_research.training.files import check_room, is_out_of_room, out_of_room
+from lstm_research.training.files import out_of_room
 from lstm_research.training.metrics import DivergedError, MetricsLog, MetricSums, TensorBoard
 from lstm_research.training.optimizers import set_learning_rate_scale
 from lstm_research.training.progress import RunProgress
@@ -32,6 +33,8 @@ from lstm_research.training.workdir import Workdir, check_workdir, config_digest
 FINISHED, DIVERGED, PREEMPTED = 0, 1, 143
 
 _MUST_BE_FINITE = ("loss", "gradient_norm")
+# However rarely the run logs, the host looks at the results this often: they take memory, and may not be finite.
+_MOST_PENDING = 1000
 # Of these a train line shows the value of its step, not the mean since the line before.
 _LATEST = ("learning_rate",)
 
@@ -98,13 +101,13 @@ def run(
         return FINISHED
     setup = _Setup(overwrite_config, config_source, command_line() if argv is None else list(argv))
     with StopSignals() as signals:
-        state = experiment.init_state()
+        shapes = jax.eval_shape(experiment.init_state)
         evaluator = Evaluator(experiment.task)
-        _check_metric(experiment, evaluator, state.params)
-        _check_disk(experiment, workdir, state)
+        _check_metric(experiment, evaluator, shapes.params)
+        _check_disk(experiment, workdir, shapes)
         with contextlib.ExitStack() as stack:
             try:
-                return _run_locked(experiment, workdir, state, evaluator, signals, stack, digest, setup)
+                return _run_locked(experiment, workdir, evaluator, signals, stack, digest, setup)
             except Exception as error:
                 if is_out_of_room(error) and not isinstance(error, UserError):
                     raise out_of_room(workdir) from error
@@ -114,7 +117,6 @@ def run(
 def _run_locked(
     experiment: Any,
     path: Path,
-    state: Any,
     evaluator: Evaluator,
     signals: StopSignals,
     stack: contextlib.ExitStack,
@@ -128,19 +130,22 @@ def _run_locked(
     checkpoints = Checkpoints(workdir.checkpoints, experiment.training.keep_checkpoints, notes.append)
     stack.callback(checkpoints.close)
     # First what can fail without a trace, then what writes.
+    state = experiment.init_state()
     restored = checkpoints.restore_latest(state)
     notes += workdir.initialize(experiment.config, experiment.task.files(), **asdict(setup))
-    step, record = 0, Record()
+    step, record, resumed = 0, Record(), restored is not None
     if restored is not None:
         step, state, host = restored
         record = Record(**host)
+        notes += _forget_other_results(record, workdir, experiment.training.metric, digest)
+    del restored  # the first step gives up its state, and no other name may keep the memory
     tensorboard = TensorBoard(workdir.tensorboard, step if workdir.tensorboard.exists() else None)
     stack.callback(tensorboard.close)
     progress = stack.enter_context(RunProgress(experiment.training.num_steps, step, workdir.log))
     for note in notes:
         progress.say(note)
     trainer = _Run(experiment, workdir, digest, evaluator, checkpoints, signals, tensorboard, progress)
-    return trainer.run(state, step, record, restored=restored is not None)
+    return trainer.run(state, step, record, restored=resumed)
 
 
 class _Run:
@@ -222,7 +227,9 @@ class _Run:
                     self._save()
                 if preempted or ending:
                     if ending and step < last and not preempted:
-                        self._progress.say(f"no better validation in {options.patience} evaluations: stopping early")
+                        self._progress.say(
+                            f"no better validation in training.patience={options.patience} evaluations: stopping early"
+                        )
                     return preempted
                 first = batches is None
                 if batches is None:
@@ -230,6 +237,8 @@ class _Run:
                 self._state, metrics = self._experiment.train_step(self._state, next(batches))
                 self._step = step + 1
                 self._pending.append((self._step, metrics))
+                if len(self._pending) >= _MOST_PENDING:
+                    self._fetch()
                 self._progress.advance(self._step, compiled=first)
         finally:
             close = getattr(batches, "close", None)
@@ -242,7 +251,7 @@ class _Run:
         sums = self._sums.as_dict()
         own = {name: sums.pop(name) for name in ("learning_rate", "gradient_norm") if name in sums}
         values = self._task.metrics(sums) | {name: total / count for name, (total, count) in own.items()}
-        self._progress.measure(self._step, sums["loss"][1])
+        self._progress.measure(self._step, sums["loss"][1] / (self._step - self._record.logged_step))
         self._write_line(self._step, "train", values)
         self._record.logged_step = self._step
         self._sums = MetricSums(latest=_LATEST)
@@ -357,6 +366,28 @@ class _Run:
             pass
 
 
+def _forget_other_results(record: Record, workdir: Workdir, metric: str, digest: str) -> list[str]:
+    """Forgets a best result that this config's results cannot be compared with; says so.
+
+    That is one of another metric, or one that `best/` no longer holds, because a run with another config went on
+    beyond the checkpoint and was overwritten.
+    """
+    if record.best is None:
+        return []
+    reason = ""
+    if record.best["metric"] not in (metric, None):
+        reason = f"it is of {record.best['metric']}, and training.metric is {metric}"
+        record.plateau = {key: value for key, value in record.plateau.items() if key == "scale"}
+    elif workdir.best_weights.exists():
+        _, metadata = load_weights(workdir.best_weights)
+        if int(metadata["step"]) != record.best["step"] and metadata["config_digest"] != digest:
+            reason = f"its weights were replaced at step {metadata['step']} of the run with the other config"
+    if not reason:
+        return []
+    step, record.best, record.bad_evaluations = record.best["step"], None, 0
+    return [f"the best result, of step {step}, is forgotten: {reason}"]
+
+
 def _is_due(step: int, every: int | None, last: int) -> bool:
     return step > 0 and (step == last or (every is not None and step % every == 0))
 
@@ -372,8 +403,8 @@ def _check_metric(experiment: Any, evaluator: Evaluator, params: PyTree) -> None
 def _check_disk(experiment: Any, workdir: Path, state: PyTree) -> None:
     """Raises a `UserError` unless the checkpoints that are still to come have room."""
     kept = min(len(Checkpoints(Workdir(workdir).checkpoints, 1).steps()), experiment.training.keep_checkpoints)
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
+    size, weights = (sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(t)) for t in (state, state.params))
     # One checkpoint more than are kept, and the best weights twice: the old goes when the new is whole.
     needed = (experiment.training.keep_checkpoints - kept + 1) * size + 2 * weights
-    check_room(workdir, needed, f"{experiment.training.keep_checkpoints} checkpoints")
+    what = f"keeping checkpoints (training.keep_checkpoints={experiment.training.keep_checkpoints})"
+    check_room(workdir, needed, what, "make room or give a workdir on another disk")

@@ -5,6 +5,7 @@ The order matters. Clipping sees the raw gradient. Decay that is part of the gra
 learning rate, so that it shrinks weights by learning_rate * weight_decay a step and follows the schedule.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -60,7 +61,7 @@ def adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.Gradien
 def rmsprop(rms_decay: float = 0.9, eps: float = 1e-8, momentum: float = 0.0) -> optax.GradientTransformation:
     """RMSProp (Tieleman and Hinton, 2012), with momentum on the scaled gradient as in Graves, 2013."""
     _check_below_one(rms_decay=rms_decay, eps=eps, momentum=momentum)
-    scale = optax.scale_by_rms(decay=rms_decay, eps=eps)
+    scale = optax.scale_by_rms(decay=rms_decay, eps=eps, eps_in_sqrt=False)
     return optax.chain(scale, optax.trace(decay=momentum)) if momentum else scale
 
 
@@ -110,8 +111,8 @@ def make_optimizer(
       UserError: unknown names or keys, or numbers out of range.
     """
     for key, value in {"learning_rate": learning_rate, "clip_norm": clip_norm, "clip_value": clip_value}.items():
-        if value is not None and not value > 0:
-            raise UserError(f"optimizer.{key} must be above 0, got {value}")
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"optimizer.{key} must be above 0 and finite, got {value}")
     if not weight_decay >= 0:
         raise UserError(f"optimizer.weight_decay must be at least 0, got {weight_decay}")
     shape: Schedule = as_float32(

@@ -68,7 +68,7 @@ class RunProgress:
 
         Args:
           step: updates made.
-          tokens: weight of the targets since the last call.
+          tokens: weight of the targets of one step.
         """
         self._rate.measure(step, tokens)
         if self._bar is not None:
@@ -106,7 +106,7 @@ class _Rate:
     def measure(self, step: int, tokens: float) -> None:
         now = time.monotonic()
         count, duration = step - self._last[0], max(now - self._last[1] - self._paused, 1e-9)
-        self._steps, self._tokens = count / duration, tokens / duration
+        self._steps, self._tokens = count / duration, tokens * count / duration
         # The pace counts evaluations and saves too: they will come again.
         self._pace = (step - self._start[0]) / max(now - self._start[1], 1e-9)
         self._last, self._paused = (step, now), 0.0

@@ -95,7 +95,7 @@ def test_of_several_processes_one_prepares(tmp_path: Path) -> None:
 def test_too_little_room_is_said_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100_000_000, 95_000_000, 5_000_000))
-    with pytest.raises(UserError, match=r"no room on disk: .* needs 20 MB and 5 MB are free") as error:
+    with pytest.raises(UserError, match=r"no room on disk: .* needs about 20.0 MB and 5.0 MB are free") as error:
         prepare_once(tmp_path / "set", lambda path: pytest.fail("started"), needed_bytes=20_000_000)
     assert "\n" not in str(error.value)
     assert visible(tmp_path) == []

@@ -25,7 +25,6 @@ def test_characters_go_there_and_back(text: str) -> None:
 
 def test_characters_outside_the_vocabulary_are_named() -> None:
     vocabulary = Characters().fit(["abc"])
-    assert vocabulary.unknown_characters("aébéz") == ["é", "z"]
     with pytest.raises(UserError, match=r"'é', '\U0001f600', '\\n'.*vocabulary.unknown=\"replace\"") as info:
         vocabulary.encode("aé\U0001f600\n")
     assert "\n" not in str(info.value)
@@ -37,7 +36,6 @@ def test_characters_outside_are_replaced_only_on_request() -> None:
     np.testing.assert_array_equal(ids, [1, 0, 3])
     assert vocabulary.decode(ids) == "a\ufffdc"
     assert vocabulary.count_unknown(ids) == 1
-    assert vocabulary.unknown_characters("aéc") == ["é"]
 
 
 def test_words_follow_the_treebank_conventions() -> None:
@@ -73,7 +71,6 @@ def test_words_outside_are_refused_on_request() -> None:
     with pytest.raises(UserError, match=r"words outside the vocabulary of 7: 'dög', 'ran'"):
         vocabulary.encode("the dög ran")
     assert vocabulary.unknown_symbols("the dög ran") == ["dög", "ran"]
-    assert vocabulary.unknown_characters("the dög ran") == ["d", "ö", "g", "r"]
 
 
 def test_many_words_outside_make_one_short_line() -> None:

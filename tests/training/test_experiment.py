@@ -126,7 +126,6 @@ def test_accumulation_changes_only_the_last_bits(config, unchanged):
         ("training.eval_every", 2.5, "training.eval_every"),
         ("training.keep_checkpoints", 0, "training.keep_checkpoints"),
         ("training.patience", 0, "training.patience"),
-        ("training.metric", "losss", "training.metric"),
         ("training.average_decay", 1.0, "training.average_decay"),
         ("training.average_decay", float("nan"), "training.average_decay"),
         ("training.accumulation_steps", 3, "training.accumulation_steps = 3"),

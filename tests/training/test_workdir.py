@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
+from lstm_research.common.disk import is_out_of_room
 from lstm_research.common.errors import UserError
 from lstm_research.training.environment import differences
-from lstm_research.training.files import is_out_of_room
 from lstm_research.training.workdir import Workdir, config_digest, lock_workdir, open_workdir, read_workdir
 
 

@@ -1,14 +1,17 @@
 """Elementwise functions that cells share."""
 
+import jax
 import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, Float
 
 
 def sigmoid(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
-    """Returns σ(x) = ½ tanh(½ x) + ½.
+    """Returns σ(x) = 1 / (1 + exp(-x)).
 
-    The same function as `jax.nn.sigmoid` to the last bits, and several times faster on a CPU, where tanh has a
-    vectorised implementation and the logistic function has none.
+    In float32 and above as ½ tanh(½ x) + ½, which is as near to σ as 1 can be told from its neighbours: an error of
+    6e-8, absolute. In bfloat16 and float16 that error would close a gate for good, so there it is `jax.nn.sigmoid`.
     """
+    if jnp.finfo(x.dtype).bits < 32:
+        return jax.nn.sigmoid(x)
     return 0.5 * jnp.tanh(0.5 * x) + 0.5

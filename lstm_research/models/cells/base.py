@@ -5,8 +5,10 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
+from lstm_research.models.cells.initializers import Initializer, get_initializer, init_gates
 
 Carry = Any
 """A NamedTuple of arrays `[*batch, H]`. The field that feeds the recurrent weights is called `h`."""
@@ -18,23 +20,30 @@ class Cell(abc.ABC):
 
     Attributes:
       hidden_size: H, the number of hidden units.
+      input_initializer: of each gate's block of the input weights.
+      recurrent_initializer: of each gate's block of the recurrent weights.
     """
 
     hidden_size: int
+    input_initializer: Initializer = "lecun_normal"
+    recurrent_initializer: Initializer = "orthogonal"
 
+    num_gates: ClassVar[int]
+    """G, the number of blocks of H columns in the weights."""
     recurrent_weights: ClassVar[tuple[str, ...]] = ("recurrent_kernel",)
     """The parameters that weight-drop (DropConnect on the recurrent weights) acts on."""
 
     def __post_init__(self) -> None:
         if self.hidden_size < 1:
             raise ValueError(f"hidden_size must be at least 1, got {self.hidden_size}")
+        get_initializer(self.input_initializer)
+        get_initializer(self.recurrent_initializer)
 
     @property
     def output_size(self) -> int:
         """The number of features of the output `y`."""
         return self.hidden_size
 
-    @abc.abstractmethod
     def init(self, key: PRNGKeyArray, input_size: int, dtype: DTypeLike = "float32") -> Params:
         """Draws the parameters.
 
@@ -44,8 +53,16 @@ class Cell(abc.ABC):
           dtype: of the parameters.
 
         Returns:
-          A dict of arrays; the class docstring gives its layout.
+          `input_kernel` `[D, GH]`, `recurrent_kernel` `[H, GH]` and `bias` `[GH]` of zeros; the class docstring says
+          what a cell adds, and the order of its gates.
         """
+        input_key, recurrent_key = jax.random.split(key)
+        H, G = self.hidden_size, self.num_gates
+        return {
+            "input_kernel": init_gates(self.input_initializer, input_key, input_size, H, G, dtype),
+            "recurrent_kernel": init_gates(self.recurrent_initializer, recurrent_key, H, H, G, dtype),
+            "bias": jnp.zeros((G * H,), dtype),
+        }
 
     @abc.abstractmethod
     def initial_carry(self, params: Params, batch_shape: tuple[int, ...], dtype: DTypeLike = "float32") -> Carry:
@@ -87,13 +104,13 @@ class GatedCell(Cell):
     (biases, peepholes).
     """
 
-    @abc.abstractmethod
     def project(self, params: Params, xs: Float[Array, "*any D"]) -> Float[Array, "*any GH"]:
-        """Returns z, the input pre-activations of all gates side by side; works for any leading axes."""
+        """Returns z = x W, the input pre-activations of all gates side by side; works for any leading axes."""
+        return xs @ params["input_kernel"]
 
-    @abc.abstractmethod
     def mix(self, params: Params, carry: Carry) -> Float[Array, "*batch GH"]:
-        """Returns r, the recurrent pre-activations of all gates side by side; works for any leading axes."""
+        """Returns r = h U, the recurrent pre-activations of all gates side by side; works for any leading axes."""
+        return carry.h @ params["recurrent_kernel"]
 
     @abc.abstractmethod
     def update(
@@ -113,6 +130,6 @@ class GatedCell(Cell):
         return self.update(params, carry, self.project(params, x), self.mix(params, mixed))
 
 
-def tree_dtype(*trees: Any) -> jax.numpy.dtype:
+def tree_dtype(*trees: Any) -> jnp.dtype:
     """Returns the dtype in which arithmetic on all arrays of the trees ends."""
-    return jax.numpy.result_type(*jax.tree.leaves(trees))
+    return jnp.result_type(*jax.tree.leaves(trees))

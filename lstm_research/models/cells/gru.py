@@ -1,15 +1,13 @@
 """Gated recurrent units: the form that vendor libraries compute, and the original."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
 from lstm_research.models.cells.activations import sigmoid
 from lstm_research.models.cells.base import Cell, GatedCell
-from lstm_research.models.cells.initializers import Initializer, get_initializer, init_gates
 
 
 class GRUCarry(NamedTuple):
@@ -20,25 +18,9 @@ class GRUCarry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _GRU(Cell):
-    """What the two forms share: parameters and state."""
+    """What the two forms share: gates and state."""
 
-    input_initializer: Initializer = "lecun_normal"
-    recurrent_initializer: Initializer = "orthogonal"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        get_initializer(self.input_initializer)
-        get_initializer(self.recurrent_initializer)
-
-    def init(self, key: PRNGKeyArray, input_size: int, dtype: DTypeLike = "float32") -> Params:
-        """See `Cell.init`."""
-        input_key, recurrent_key = jax.random.split(key)
-        H = self.hidden_size
-        return {
-            "input_kernel": init_gates(self.input_initializer, input_key, input_size, H, 3, dtype),
-            "recurrent_kernel": init_gates(self.recurrent_initializer, recurrent_key, H, H, 3, dtype),
-            "bias": jnp.zeros((3 * H,), dtype),
-        }
+    num_gates: ClassVar[int] = 3
 
     def initial_carry(self, params: Params, batch_shape: tuple[int, ...], dtype: DTypeLike = "float32") -> GRUCarry:
         """See `Cell.initial_carry`: zeros."""
@@ -68,14 +50,6 @@ class GRU(_GRU, GatedCell):
     def init(self, key: PRNGKeyArray, input_size: int, dtype: DTypeLike = "float32") -> Params:
         """See `Cell.init`."""
         return super().init(key, input_size, dtype) | {"recurrent_bias": jnp.zeros((self.hidden_size,), dtype)}
-
-    def project(self, params: Params, xs: Float[Array, "*any D"]) -> Float[Array, "*any GH"]:
-        """See `GatedCell.project`: x W for all three gates."""
-        return xs @ params["input_kernel"]
-
-    def mix(self, params: Params, carry: GRUCarry) -> Float[Array, "*batch GH"]:
-        """See `GatedCell.mix`: h U for all three gates."""
-        return carry.h @ params["recurrent_kernel"]
 
     def update(
         self, params: Params, carry: GRUCarry, z: Float[Array, "*batch GH"], r: Float[Array, "*batch GH"]

@@ -1,15 +1,13 @@
 """Long short-term memory."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
 from lstm_research.models.cells.activations import sigmoid
 from lstm_research.models.cells.base import GatedCell
-from lstm_research.models.cells.initializers import Initializer, get_initializer, init_gates
 
 
 class LSTMCarry(NamedTuple):
@@ -37,31 +35,22 @@ class LSTM(GatedCell):
 
     Attributes:
       hidden_size: H.
-      peepholes: whether the gates see the memory.
-      forget_bias: initial value of b_f; the other biases and the peepholes start at 0.
       input_initializer: of each gate's block of W.
       recurrent_initializer: of each gate's block of U.
+      peepholes: whether the gates see the memory.
+      forget_bias: initial value of b_f; the other biases and the peepholes start at 0.
     """
 
     peepholes: bool = False
     forget_bias: float = 1.0
-    input_initializer: Initializer = "lecun_normal"
-    recurrent_initializer: Initializer = "orthogonal"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        get_initializer(self.input_initializer)
-        get_initializer(self.recurrent_initializer)
+    num_gates: ClassVar[int] = 4
 
     def init(self, key: PRNGKeyArray, input_size: int, dtype: DTypeLike = "float32") -> Params:
         """See `Cell.init`."""
-        input_key, recurrent_key = jax.random.split(key)
         H = self.hidden_size
-        params = {
-            "input_kernel": init_gates(self.input_initializer, input_key, input_size, H, 4, dtype),
-            "recurrent_kernel": init_gates(self.recurrent_initializer, recurrent_key, H, H, 4, dtype),
-            "bias": jnp.zeros((4, H), dtype).at[1].set(self.forget_bias).reshape(4 * H),
-        }
+        params = super().init(key, input_size, dtype)
+        params["bias"] = params["bias"].at[H : 2 * H].set(self.forget_bias)
         if self.peepholes:
             params["peephole"] = jnp.zeros((3, H), dtype)
         return params
@@ -70,14 +59,6 @@ class LSTM(GatedCell):
         """See `Cell.initial_carry`: zeros."""
         shape = (*batch_shape, self.hidden_size)
         return LSTMCarry(c=jnp.zeros(shape, dtype), h=jnp.zeros(shape, dtype))  # two buffers, so both can be donated
-
-    def project(self, params: Params, xs: Float[Array, "*any D"]) -> Float[Array, "*any GH"]:
-        """See `GatedCell.project`: x W for all four gates."""
-        return xs @ params["input_kernel"]
-
-    def mix(self, params: Params, carry: LSTMCarry) -> Float[Array, "*batch GH"]:
-        """See `GatedCell.mix`: h U for all four gates."""
-        return carry.h @ params["recurrent_kernel"]
 
     def update(
         self, params: Params, carry: LSTMCarry, z: Float[Array, "*batch GH"], r: Float[Array, "*batch GH"]
