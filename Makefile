@@ -22,7 +22,7 @@ setup: $(VENV)/.core
 
 quickstart: setup
 	$(BIN)/lstm-research train --config=configs/quickstart.py --workdir=runs/quickstart
-	$(BIN)/lstm-research predict --workdir=runs/quickstart --prompt="ROMEO:" --length=300
+	$(BIN)/lstm-research predict --workdir=runs/quickstart --prompt="ROMEO:" --length=300 --temperature=0.8
 
 lint: setup
 	$(BIN)/ruff check .

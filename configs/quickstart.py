@@ -2,7 +2,7 @@
 
     lstm-research train --config=configs/quickstart.py --workdir=runs/quickstart
 
-Cost: about 1 minute on 2 CPU cores. Expected: at most 1.75 nats per character on the validation split.
+Cost: about 80 seconds on 2 CPU cores. Expected: 1.68 nats per character on the validation split (seed 0).
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.dataset = {"name": "shakespeare", "part": "tiny"}
     config.vocabulary = {"name": "characters"}
-    config.task = {"name": "language_modelling", "batch_size": 32, "unroll_length": 64}
+    config.task = {"name": "language_modelling", "batch_size": 32, "unroll_length": 64, "reset_rate": 0.01}
     config.model = {
         "name": "language_model",
         "embedding_size": 64,

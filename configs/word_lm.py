@@ -22,11 +22,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.dataset = {"name": "shakespeare", "part": "all"}
-    config.vocabulary = {"name": "words", "min_count": 3, "lower_case": True}
+    config.vocabulary = {"name": "words", "max_size": 10000, "lower_case": True}
     if variant == "files":
         config.dataset = {"name": "text_files", "train": "train.txt", "valid": "valid.txt", "test": "test.txt"}
         config.vocabulary = {"name": "words"}
-    config.task = {"name": "language_modelling", "batch_size": 40, "unroll_length": 35}
+    config.task = {"name": "language_modelling", "batch_size": 20, "unroll_length": 35}
     config.model = {
         "name": "language_model",
         "embedding_size": 256,
@@ -49,5 +49,5 @@ def get_config(variant: str = "") -> ConfigDict:
         "clip_norm": 0.25,
         "weight_decay": 0.05,
     }
-    config.training = {"num_steps": 3000, "log_every": 100, "eval_every": 500, "checkpoint_every": 500}
+    config.training = {"num_steps": 4000, "log_every": 200, "eval_every": 1000, "checkpoint_every": 1000}
     return config

@@ -102,7 +102,7 @@ KNOBS: dict[str, Any] = {
     "vocabulary[characters].unknown": "replace",
     **rows("vocabulary[words].", {"min_count": 4, "max_size": 5, "lower_case": True, "unknown": "error"}),
     "task.name": Refused("another_task"),
-    **rows("task[language_modelling].", {"batch_size": 2, "unroll_length": 3, "eval_batch_size": 3}),
+    **rows("task[language_modelling].", {"batch_size": 2, "unroll_length": 3, "eval_batch_size": 3, "reset_rate": 1.0}),
     "model.name": Refused("another_model"),
     **rows("model[language_model].", {"embedding_size": 4, "num_layers": 2, "residual": True, "tied": True}),
     **rows("model[language_model].", {"dtype": "bfloat16", "engine": Refused("warp")}),

@@ -95,6 +95,8 @@ class ContiguousWindows(_Windows):
       batch_size: B, the number of rows.
       unroll_length: T, the number of steps in a window.
       seed: picks the offsets.
+      reset_rate: the probability that a row is reset at the start of a window, drawn from (seed, step). Without it a
+        model sees the initial state once an epoch, and may not know what to do from there when it is evaluated.
       split: the name of the split, for messages.
 
     Raises:
@@ -108,12 +110,14 @@ class ContiguousWindows(_Windows):
         batch_size: int,
         unroll_length: int,
         seed: int,
+        reset_rate: float = 0.0,
         split: str = "train",
     ) -> None:
         super().__init__(documents, batch_size=batch_size, unroll_length=unroll_length, split=split)
         if seed < 0:
             raise UserError(f"seed must be 0 or more, got {seed}")
         self.seed = seed
+        self.reset_rate = reset_rate
         needed = batch_size * unroll_length
         if len(self.stream.tokens) < needed or not self.stream.num_targets:
             raise UserError(
@@ -138,6 +142,8 @@ class ContiguousWindows(_Windows):
         resets = starts[:, :-1].copy()
         if window == 0:
             resets[:, 0] = True
+        elif self.reset_rate > 0:
+            resets[:, 0] |= np.random.default_rng([self.seed, index, 1]).random(self.batch_size) < self.reset_rate
         return {
             "inputs": tokens[:, :-1].copy(),
             "targets": tokens[:, 1:].copy(),

@@ -38,6 +38,7 @@ class LanguageModelling:
     Attributes:
       batch_size: rows of a training batch.
       unroll_length: steps that gradients flow back.
+      reset_rate: the probability that a training row starts a window from the initial state.
       eval_batch_size: rows in evaluation. Each row starts from the initial state, so fewer rows give every symbol
         more context, and the evaluation more time.
       vocabulary: symbols and their numbers, once loaded.
@@ -55,6 +56,7 @@ class LanguageModelling:
         batch_size: int,
         unroll_length: int,
         eval_batch_size: int = 10,
+        reset_rate: float = 0.0,
         files: Mapping[str, bytes] | None = None,
     ):
         """Checks the config; reads no data unless it comes from `files`.
@@ -66,6 +68,7 @@ class LanguageModelling:
           batch_size: rows of a training batch.
           unroll_length: steps that gradients flow back.
           eval_batch_size: rows in evaluation.
+          reset_rate: the probability that a training row starts a window from the initial state.
           files: what `files` returned for the run that is continued or used.
         """
         for name, value in {
@@ -75,9 +78,12 @@ class LanguageModelling:
         }.items():
             if value < 1:
                 raise UserError(f"task.{name} must be at least 1, got {value}")
+        if not 0 <= reset_rate <= 1:
+            raise UserError(f"task.reset_rate must be between 0 and 1, got {reset_rate}")
         self.batch_size = batch_size
         self.unroll_length = unroll_length
         self.eval_batch_size = eval_batch_size
+        self.reset_rate = reset_rate
         self._dataset_config = dataset
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
         self._model_config = model
@@ -110,7 +116,11 @@ class LanguageModelling:
     def train_batches(self, seed: int) -> ContiguousWindows:
         """Returns the training batches; item k is the batch of step k."""
         return ContiguousWindows(
-            self._encoded("train"), batch_size=self.batch_size, unroll_length=self.unroll_length, seed=seed
+            self._encoded("train"),
+            batch_size=self.batch_size,
+            unroll_length=self.unroll_length,
+            seed=seed,
+            reset_rate=self.reset_rate,
         )
 
     def eval_batches(self, split: str) -> EvaluationWindows:

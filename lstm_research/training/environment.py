@@ -41,8 +41,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         before, now = old.get("versions", {}).get(name), new["versions"].get(name)
         if before != now:
             found.append(f"{name} {before} -> {now}")
-    if old.get("xla_flags", "") != new["xla_flags"]:
-        found.append(f"XLA_FLAGS {old.get('xla_flags')!r} -> {new['xla_flags']!r}")
+    if old.get("xla_flags", "") != new.get("xla_flags", ""):
+        found.append(f"XLA_FLAGS {old.get('xla_flags')!r} -> {new.get('xla_flags')!r}")
     if old.get("devices") != new["devices"]:
         found.append(f"devices {_short(old.get('devices'))} -> {_short(new['devices'])}")
     before, now = (start.get("git") or {} for start in (old, new))

@@ -49,7 +49,10 @@ CONFIGS = {
         ["--config=recipe.py:words", "--config.training.metric=bits_per_character"],
         ["training.metric", "bits_per_character", "perplexity"],
     ),
-    "unknown metric": (["--config.training.metric=bleu"], ["training.metric", "'loss', 'perplexity'"]),
+    "unknown metric": (
+        ["--config.training.metric=bleu"],
+        ["training.metric", "'bleu'", "valid: accuracy, bits_per_character, loss, perplexity"],
+    ),
     "unknown cell": (["--config.model.cell.name=lstmm"], ["model.cell.name", "did you mean 'lstm'", "gru", "rnn"]),
     "unknown engine": (["--config.model.engine=scann"], ["engine", "did you mean 'scan'", "auto"]),
     "unknown initializer": (["--config.model.cell.input_initializer=zero"], ["initializer", "'zero'", "orthogonal"]),

@@ -108,6 +108,7 @@ for line in lines:
     child = os.fork()
     if not child:
         sys.argv = ["data", *line]  # where config flags look for overrides
+        data.define_flags()
         app.run(main)
     os.waitpid(child, 0)
     print("---", file=sys.stderr, flush=True)
@@ -115,7 +116,7 @@ for line in lines:
 
 
 def test_wrong_input_gets_one_line(folder: Path) -> None:
-    program = PROGRAM.replace("app.run(main)\n", "") + EACH
+    program = PROGRAM.replace("data.define_flags()\napp.run(main)\n", "") + EACH
     environment = os.environ | {"LINES": json.dumps(list(WRONG))}
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, check=True

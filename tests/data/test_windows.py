@@ -176,3 +176,18 @@ def test_a_split_of_exactly_one_window_works() -> None:
     assert windows.windows_per_epoch == 1
     assert sorted(windows[3]["targets"].ravel()) == list(range(20))
     assert len(EvaluationWindows([np.arange(11)], batch_size=1, unroll_length=10, split="valid")) == 2
+
+
+def test_rows_are_reset_at_the_reset_rate_and_nothing_else_changes() -> None:
+    documents = [np.zeros(4 * 6 * 300, np.int32)]
+    plain = ContiguousWindows(documents, batch_size=6, unroll_length=4, seed=2)
+    reset = ContiguousWindows(documents, batch_size=6, unroll_length=4, seed=2, reset_rate=0.25)
+    count = 0
+    for step in range(1, 290):
+        batch, other = reset[step], plain[step]
+        assert same(batch, reset[step])
+        assert all(np.array_equal(batch[key], other[key]) for key in batch if key != "resets")
+        assert np.array_equal(batch["resets"][:, 1:], other["resets"][:, 1:])
+        assert (batch["resets"] | ~other["resets"]).all()
+        count += int((batch["resets"] & ~other["resets"]).sum())
+    assert count / (289 * 6) == pytest.approx(0.25, abs=0.04)
