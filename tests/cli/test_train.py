@@ -253,3 +253,15 @@ def test_debug_shows_the_traceback(command: Any, project: Path, monkeypatch: pyt
     (project / "own.py").write_text("def")
     with pytest.raises(SyntaxError):
         command("train", "--config=own.py", "--workdir=runs/new", "--debug")
+
+
+def test_none_switches_off_a_number_that_the_recipe_sets(command: Any, refused: Refused, project: Path) -> None:
+    recipe = project / "recipe.py"
+    recipe.write_text(recipe.read_text().replace('"learning_rate": 0.05', '"learning_rate": 0.05, "clip_norm": 0.1'))
+    assert "training.num_steps must be int" in refused(*TRAIN, "--config.training.num_steps=None")
+    assert "no group modl" in refused(*TRAIN, "--config.modl.dtype=None")
+    assert "'clip_nrm'" in refused(*TRAIN, "--config.optimizer.clip_nrm=None")
+    assert command(*TRAIN, "--config.optimizer.clip_norm=None", "--config.training.patience=None").code == 0
+    config = json.loads((project / "runs/new/config.json").read_text())
+    assert config["optimizer"]["clip_norm"] is None
+    assert config["training"]["patience"] is None

@@ -10,6 +10,7 @@ import pytest
 from lstm_research.common.build import build
 from lstm_research.common.errors import UserError
 from lstm_research.models.cells import CELLS, GRU, LSTM, RNN, GatedCell
+from lstm_research.models.cells.activations import sigmoid
 from lstm_research.models.cells.initializers import INITIALIZERS, init_gates
 
 D, H = 5, 4
@@ -164,3 +165,14 @@ def test_refuses_what_makes_no_sense(name, keywords, message):
 def test_refuses_an_unknown_activation():
     with pytest.raises(UserError, match="unknown activation 'tanj'; did you mean 'tanh'"):
         RNN(H, activation="tanj")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_sigmoid_never_closes_a_gate_for_good(dtype):
+    x = jnp.arange(-12, 12.5, 0.5, dtype=dtype)
+    exact = 1 / (1 + np.exp(-np.asarray(x, np.float64)))
+    relative, absolute = 4 * float(jnp.finfo(dtype).eps), 1.2e-7 if dtype == "float32" else 0
+    np.testing.assert_allclose(np.asarray(sigmoid(x), np.float64), exact, rtol=relative, atol=absolute)
+    slopes = np.asarray(jax.vmap(jax.grad(sigmoid))(x), np.float64)
+    assert (slopes > 0).all()
+    np.testing.assert_allclose(slopes, exact * (1 - exact), rtol=0.1, atol=absolute)
