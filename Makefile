@@ -23,6 +23,7 @@ setup: $(VENV)/.core
 quickstart: setup
 	$(BIN)/lstm-research train --config=configs/quickstart.py --workdir=runs/quickstart
 	$(BIN)/lstm-research predict --workdir=runs/quickstart --prompt="ROMEO:" --length=300 --temperature=0.8
+	$(BIN)/lstm-research export --workdir=runs/quickstart
 
 lint: setup
 	$(BIN)/ruff check .

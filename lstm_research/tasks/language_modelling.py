@@ -189,6 +189,12 @@ class LanguageModelling:
             seed=seed,
         )
 
+    def samples(self, params: Params) -> dict[str, str]:
+        """Returns what a finished run keeps to look at, by file name: a text that begins a line, if there are lines."""
+        prompt = self.vocabulary.symbols[-1] if self.vocabulary.unknown_symbols("\n") else "\n"
+        pieces = self.generate(params, prompt, length=500, num_samples=1, sampler=Sampler(temperature=0.8), seed=0)
+        return {"sample.txt": "".join(piece for (piece,) in pieces).lstrip("\n") + "\n"}
+
     def _encoded(self, split: str) -> list[np.ndarray]:
         """Returns the encoded documents of a split, read once.
 

@@ -22,7 +22,7 @@ from lstm_research.common.errors import UserError, unknown
 from lstm_research.training.checkpoints import Checkpoints
 from lstm_research.training.environment import command_line
 from lstm_research.training.evaluation import Evaluator
-from lstm_research.training.files import out_of_room
+from lstm_research.training.files import out_of_room, write_atomically
 from lstm_research.training.metrics import DivergedError, MetricsLog, MetricSums, TensorBoard
 from lstm_research.training.optimizers import set_learning_rate_scale
 from lstm_research.training.progress import RunProgress
@@ -306,14 +306,16 @@ class _Run:
         self._progress.pause(time.monotonic() - start)
 
     def _finish(self) -> bool:
-        """Evaluates the best weights on the test split. Returns whether a signal stopped it."""
+        """Evaluates the best weights on the test split, and keeps samples. Returns whether a signal stopped it."""
         if self._record.best is None:  # no validation split: the last weights are the run's result
             self._save_best(self._evaluated_params(), None)
+        # The file is the truth about its own step, also where a run went on with another config from an older step.
+        params, metadata = load_weights(self._workdir.best_weights, self._state.params)
+        for name, text in self._task.samples(params).items():
+            write_atomically(self._workdir.samples / name, text)
         if "test" not in self._task.splits():
             return False
         self._progress.doing("testing")
-        # The file is the truth about its own step, also where a run went on with another config from an older step.
-        params, metadata = load_weights(self._workdir.best_weights, self._state.params)
         values = self._evaluator.evaluate(params, "test", self._should_stop)
         if values is None:
             return True

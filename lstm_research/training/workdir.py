@@ -74,6 +74,11 @@ class Workdir:
         return self.path / "best" / "model.safetensors"
 
     @property
+    def samples(self) -> Path:
+        """What the best weights predict, as the task shows it."""
+        return self.path / "samples"
+
+    @property
     def log(self) -> Path:
         """What the run said."""
         return self.path / "train.log"

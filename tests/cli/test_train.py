@@ -265,3 +265,11 @@ def test_none_switches_off_a_number_that_the_recipe_sets(command: Any, refused: 
     config = json.loads((project / "runs/new/config.json").read_text())
     assert config["optimizer"]["clip_norm"] is None
     assert config["training"]["patience"] is None
+
+
+@pytest.mark.parametrize("name", ["characters", "words"])
+def test_a_finished_run_keeps_a_sample(trained: Path, name: str) -> None:
+    text = (trained / "runs" / name / "samples" / "sample.txt").read_text()
+    known = set((trained / "train.txt").read_text()) | set("<unk>")
+    assert len(text) >= 500
+    assert set(text) <= known
