@@ -7,6 +7,9 @@
 The conventions are those of the Penn Treebank files: words between white space, an <eos> at each line's end, <unk> for
 rare words, perplexity over all tokens but the first of each document. Two layers as in Zaremba, Sutskever and Vinyals
 (2014); tied weights, locked and embedding dropout and weight-drop as in Merity, Keskar and Socher (2018).
+
+Cost: 4000 steps at about 7 a second on 2 CPU cores. Measured half-way only (step 2000, seed 0): validation perplexity
+110.5.
 """
 
 from ml_collections import ConfigDict
