@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
 from lstm_research.models.cells.activations import sigmoid
-from lstm_research.models.cells.base import Cell, GatedCell
+from lstm_research.models.cells.base import Cell, GatedCell, Product, apply, dense
 
 
 class GRUCarry(NamedTuple):
@@ -20,11 +20,8 @@ class GRUCarry(NamedTuple):
 class _GRU(Cell):
     """What the two forms share: gates and state."""
 
+    carry_type: ClassVar[type] = GRUCarry
     num_gates: ClassVar[int] = 3
-
-    def initial_carry(self, params: Params, batch_shape: tuple[int, ...], dtype: DTypeLike = "float32") -> GRUCarry:
-        """See `Cell.initial_carry`: zeros."""
-        return GRUCarry(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +52,7 @@ class GRU(_GRU, GatedCell):
         self, params: Params, carry: GRUCarry, z: Float[Array, "*batch GH"], r: Float[Array, "*batch GH"]
     ) -> tuple[GRUCarry, Float[Array, "*batch H"]]:
         """See `GatedCell.update`."""
-        z_r, z_u, z_n = jnp.split(z + params["bias"], 3, axis=-1)
+        z_r, z_u, z_n = jnp.split(z, 3, axis=-1)
         r_r, r_u, r_n = jnp.split(r, 3, axis=-1)
         reset = sigmoid(z_r + r_r)
         u = sigmoid(z_u + r_u)
@@ -73,7 +70,7 @@ class OriginalGRU(_GRU):
         h' = (1 - u)*n + u*h,    y = h'
 
     Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation", 2014.
-    Its candidate needs r before the second product, so it does not come apart into `project`, `mix` and `update`.
+    Its candidate needs r before the second product, so it gives `advance` and not `mix` and `update`.
 
     Parameters, gates side by side in the order r, u, n: `input_kernel` W `[D, 3H]`, `recurrent_kernel` U `[H, 3H]`,
     `bias` b `[3H]`.
@@ -84,19 +81,24 @@ class OriginalGRU(_GRU):
       recurrent_initializer: of each gate's block of U.
     """
 
-    def step(
+    def advance(
         self,
         params: Params,
         carry: GRUCarry,
-        x: Float[Array, "*batch D"],
+        z: Float[Array, "*batch GH"],
         recurrent_mask: Float[Array, "*#batch H"] | None = None,
+        product: Product = apply,
     ) -> tuple[GRUCarry, Float[Array, "*batch H"]]:
-        """See `Cell.step`."""
-        H = self.hidden_size
+        """See `Cell.advance`."""
         dropped = carry.h if recurrent_mask is None else carry.h * recurrent_mask
-        z_ru, z_n = jnp.split(x @ params["input_kernel"] + params["bias"], [2 * H], axis=-1)
-        U_ru, U_n = jnp.split(params["recurrent_kernel"], [2 * H], axis=-1)
-        r, u = jnp.split(sigmoid(z_ru + dropped @ U_ru), 2, axis=-1)
-        n = jnp.tanh(z_n + (r * dropped) @ U_n)
+        z_ru, z_n = jnp.split(z, [2 * self.hidden_size], axis=-1)
+        r, u = jnp.split(sigmoid(z_ru + product(self._mix_gates, params, dropped)), 2, axis=-1)
+        n = jnp.tanh(z_n + product(self._mix_candidate, params, r * dropped))
         h = (1 - u) * n + u * carry.h
-        return GRUCarry(h=h), h
+        return self.finish(carry, GRUCarry(h=h), h)
+
+    def _mix_gates(self, params: Params, h: Float[Array, "*any H"]) -> Float[Array, "*any N"]:
+        return dense(h, params["recurrent_kernel"][:, : 2 * self.hidden_size])
+
+    def _mix_candidate(self, params: Params, h: Float[Array, "*any H"]) -> Float[Array, "*any H"]:
+        return dense(h, params["recurrent_kernel"][:, 2 * self.hidden_size :])

@@ -44,6 +44,7 @@ class LSTM(GatedCell):
     peepholes: bool = False
     forget_bias: float = 1.0
 
+    carry_type: ClassVar[type] = LSTMCarry
     num_gates: ClassVar[int] = 4
 
     def init(self, key: PRNGKeyArray, input_size: int, dtype: DTypeLike = "float32") -> Params:
@@ -55,16 +56,16 @@ class LSTM(GatedCell):
             params["peephole"] = jnp.zeros((3, H), dtype)
         return params
 
-    def initial_carry(self, params: Params, batch_shape: tuple[int, ...], dtype: DTypeLike = "float32") -> LSTMCarry:
-        """See `Cell.initial_carry`: zeros."""
-        shape = (*batch_shape, self.hidden_size)
-        return LSTMCarry(c=jnp.zeros(shape, dtype), h=jnp.zeros(shape, dtype))  # two buffers, so both can be donated
+    @property
+    def additive(self) -> bool:
+        """See `GatedCell.additive`."""
+        return True
 
     def update(
         self, params: Params, carry: LSTMCarry, z: Float[Array, "*batch GH"], r: Float[Array, "*batch GH"]
     ) -> tuple[LSTMCarry, Float[Array, "*batch H"]]:
         """See `GatedCell.update`."""
-        i, f, g, o = jnp.split(z + r + params["bias"], 4, axis=-1)
+        i, f, g, o = jnp.split(z + r, 4, axis=-1)
         if self.peepholes:
             p_i, p_f, p_o = params["peephole"]
             i = i + p_i * carry.c

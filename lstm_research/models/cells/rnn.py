@@ -1,16 +1,11 @@
 """The simple recurrent network."""
 
 import dataclasses
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from lstm_research.common.arrays import Array, DTypeLike, Float, Params
-from lstm_research.common.errors import unknown
+from lstm_research.common.arrays import Array, Float, Params
+from lstm_research.models.cells.activations import get_activation
 from lstm_research.models.cells.base import GatedCell
-
-ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 
 
 class RNNCarry(NamedTuple):
@@ -31,25 +26,26 @@ class RNN(GatedCell):
       hidden_size: H.
       input_initializer: of W.
       recurrent_initializer: of U.
-      activation: φ, "tanh" or "relu".
+      activation: φ, a name of `ACTIVATIONS`.
     """
 
-    activation: Literal["tanh", "relu"] = "tanh"
+    activation: str = "tanh"
 
+    carry_type: ClassVar[type] = RNNCarry
     num_gates: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.activation not in ACTIVATIONS:
-            raise unknown("activation", self.activation, ACTIVATIONS)
+        get_activation(self.activation)
 
-    def initial_carry(self, params: Params, batch_shape: tuple[int, ...], dtype: DTypeLike = "float32") -> RNNCarry:
-        """See `Cell.initial_carry`: zeros."""
-        return RNNCarry(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
+    @property
+    def additive(self) -> bool:
+        """See `GatedCell.additive`."""
+        return True
 
     def update(
         self, params: Params, carry: RNNCarry, z: Float[Array, "*batch H"], r: Float[Array, "*batch H"]
     ) -> tuple[RNNCarry, Float[Array, "*batch H"]]:
         """See `GatedCell.update`."""
-        h = ACTIVATIONS[self.activation](z + r + params["bias"])
+        h = get_activation(self.activation)(z + r)
         return RNNCarry(h=h), h
