@@ -1,11 +1,50 @@
 """The reference engine: `jax.lax.scan` over time, differentiated by JAX."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, Bool, Float, Params
-from lstm_research.models.cells.base import Carry, Cell
+from lstm_research.models.cells.base import Carry, Cell, Product, apply
 from lstm_research.models.recurrence.masks import RecurrentMasks, zoneout
+
+
+class Step(NamedTuple):
+    """What a step is given besides the carry; with a leading axis T, what all steps are given.
+
+    Attributes:
+      z: the projected input.
+      dropout: mask on the hidden state where it enters the recurrent weights.
+      zoneout_c: share of the old memory that is kept.
+      zoneout_h: share of the old hidden state that is kept.
+      valid: False on padding.
+      reset: True where the carry becomes the initial carry before the step.
+    """
+
+    z: Any
+    dropout: Float[Array, "*batch #H"] | None
+    zoneout_c: Float[Array, "*batch #H"] | None
+    zoneout_h: Float[Array, "*batch #H"] | None
+    valid: Bool[Array, "*batch"] | None
+    reset: Bool[Array, "*batch"] | None
+
+
+def take_step(
+    cell: Cell, params: Params, carry: Carry, initial: Carry | None, step: Step, product: Product = apply
+) -> tuple[Carry, Float[Array, "*batch P"]]:
+    """Advances a cell by one step of `unroll`: `cell.advance` with resets, noise and padding around it."""
+    before = carry
+    if step.reset is not None:
+        carry = _select(step.reset, initial, carry)
+    new, y = cell.advance(params, carry, step.z, step.dropout, product)
+    if step.zoneout_c is not None or step.zoneout_h is not None:
+        new = zoneout(carry, new, step.zoneout_c, step.zoneout_h)
+        y = y if step.zoneout_h is None else new.h
+    if step.valid is not None:
+        new = _select(step.valid, new, before)
+        y = jnp.where(step.valid[..., None], y, 0)
+    return new, y
 
 
 def scan(
@@ -18,29 +57,19 @@ def scan(
     resets: Bool[Array, "T B"] | None,
     reverse: bool,
     masks: RecurrentMasks,
-) -> tuple[Carry, Float[Array, "T B H"]]:
+) -> tuple[Carry, Float[Array, "T B P"]]:
     """Runs a cell step by step; the arguments are those of `unroll`, checked, with padding zeroed in `xs`."""
-    batch_shape = xs.shape[1:2]
-    initial = cell.initial_carry(params, batch_shape, xs.dtype) if resets is not None else None
-    mask_per_step = masks.dropout is not None and masks.dropout.ndim == 3
+    initial = cell.initial_carry(params, xs.shape[1:2], carry.h.dtype) if resets is not None else None
+    once = masks.dropout if masks.dropout is not None and masks.dropout.ndim == 2 else None
 
-    def body(carry: Carry, inputs: tuple) -> tuple[Carry, Array]:
-        x, valid_t, reset, dropout, keep_c, keep_h = inputs
-        before = carry
-        if reset is not None:
-            carry = _select(reset, initial, carry)
-        new, y = cell.step(params, carry, x, dropout if mask_per_step else masks.dropout)
-        if keep_c is not None or keep_h is not None:
-            new = zoneout(carry, new, keep_c, keep_h)
-            y = y if keep_h is None else new.h
-        if valid_t is not None:
-            new = _select(valid_t, new, before)
-            y = jnp.where(valid_t[:, None], y, 0)
-        return new, y
+    def body(carry: Carry, step: Step) -> tuple[Carry, Array]:
+        dropout = step.dropout if once is None else once
+        step = step._replace(z=cell.project(params, step.z), dropout=dropout)
+        return take_step(cell, params, carry, initial, step)
 
-    inputs = (xs, valid, resets, masks.dropout if mask_per_step else None, masks.zoneout_c, masks.zoneout_h)
-    return jax.lax.scan(body, carry, inputs, reverse=reverse)
+    steps = Step(xs, None if once is not None else masks.dropout, masks.zoneout_c, masks.zoneout_h, valid, resets)
+    return jax.lax.scan(body, carry, steps, reverse=reverse)
 
 
-def _select(condition: Bool[Array, "B"], if_true: Carry, if_false: Carry) -> Carry:
-    return jax.tree.map(lambda a, b: jnp.where(condition[:, None], a.astype(b.dtype), b), if_true, if_false)
+def _select(condition: Bool[Array, "*batch"], if_true: Carry, if_false: Carry) -> Carry:
+    return jax.tree.map(lambda a, b: jnp.where(condition[..., None], a.astype(b.dtype), b), if_true, if_false)

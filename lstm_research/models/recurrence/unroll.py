@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from lstm_research.common.arrays import Array, Bool, Float, Int, Params
 from lstm_research.common.errors import unknown
 from lstm_research.models.cells.base import Carry, Cell, tree_dtype
+from lstm_research.models.recurrence.fused import fused
 from lstm_research.models.recurrence.masks import RecurrentMasks
 from lstm_research.models.recurrence.scan import scan
 
-ENGINES: Mapping[str, Callable[..., tuple[Carry, Array]]] = {"scan": scan}
+ENGINES: Mapping[str, Callable[..., tuple[Carry, Array]]] = {"fused": fused, "scan": scan}
 """Every engine by the name that configs use; "auto" picks one of them."""
 
 
@@ -65,7 +66,7 @@ def unroll(
         xs = jnp.where(valid[:, :, None], xs, 0)
     else:
         valid = None
-    return ENGINES["scan" if engine == "auto" else engine](
+    return ENGINES["fused" if engine == "auto" else engine](
         cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks
     )
 
