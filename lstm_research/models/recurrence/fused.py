@@ -225,7 +225,13 @@ def _cotangents(
 
 def _take_step(loop: Loop, moving: Moving, carry: Carry, product: Any) -> tuple[Carry, Array]:
     step = moving.steps if moving.dropout is None else moving.steps._replace(dropout=moving.dropout)
-    return take_step(loop.cell, moving.params, carry, moving.initial, step, product)
+    try:
+        return take_step(loop.cell, moving.params, carry, moving.initial, step, product)
+    except KeyError as error:
+        raise TypeError(
+            f"{type(loop.cell).__name__}.advance reads the parameter {error} outside of `product`, where engine 'fused' "
+            "would lose its gradient; see `Cell.step`, or take engine 'scan'"
+        ) from error
 
 
 def _differentiable_step(loop: Loop, params: Params, moving: Moving, carry: Carry) -> tuple[Carry, Array]:
@@ -268,7 +274,7 @@ def _without_kernels(params: Params) -> Params:
 
 
 def _over_rows(function: Any, params: Params, operand: Any) -> Array:
-    """Returns `function(params, operand)` with the axes [T, B] as one: of two, XLA would copy the array to swap them."""
+    """Returns `function(params, operand)` with [T, B] as one axis: of two, XLA would copy the array to swap them."""
     T, B = jax.tree.leaves(operand)[0].shape[:2]
     rows = function(params, jax.tree.map(lambda leaf: leaf.reshape(T * B, *leaf.shape[2:]), operand))
     return rows.reshape(T, B, *rows.shape[1:])

@@ -5,7 +5,7 @@ derivatives. The primitive below keeps all of them: reverse mode calls the given
 the function itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -57,7 +57,7 @@ def _abstract_eval(*avals: Any, **parameters: Any) -> list:
     return jax.make_jaxpr(lambda *leaves: _call(*leaves, **parameters))(*avals).out_avals
 
 
-def _jvp(primals: list, tangents: list, *, function: Function, transpose: Function, num_residuals: int) -> Any:
+def _jvp(primals: Sequence, tangents: Sequence, *, function: Function, transpose: Function, num_residuals: int) -> Any:
     def bind(operands: list) -> list:
         return _linear_map.bind(
             *residuals, *operands, function=function, transpose=transpose, num_residuals=num_residuals
@@ -81,7 +81,7 @@ def _jvp(primals: list, tangents: list, *, function: Function, transpose: Functi
     return out, [sum(leaves[1:], leaves[0]) for leaves in zip(*parts, strict=True)]
 
 
-def _transpose(cotangents: list, *leaves: Any, function: Function, transpose: Function, num_residuals: int) -> list:
+def _transpose(cotangents: Sequence, *leaves: Any, function: Function, transpose: Function, num_residuals: int) -> list:
     cotangents = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
     results = transpose(list(leaves[:num_residuals]), cotangents)
     wanted = [
@@ -91,7 +91,7 @@ def _transpose(cotangents: list, *leaves: Any, function: Function, transpose: Fu
     return [None] * num_residuals + wanted
 
 
-def _batch(leaves: list, axes: list, *, function: Function, transpose: Function, num_residuals: int) -> Any:
+def _batch(leaves: Sequence, axes: Sequence, *, function: Function, transpose: Function, num_residuals: int) -> Any:
     (size,) = {leaf.shape[axis] for leaf, axis in zip(leaves, axes, strict=True) if axis is not None}
     # Operands without the axis get it here, outside the primitive, where JAX sums their cotangents over it.
     moved = [

@@ -1,19 +1,12 @@
 """The one function that runs a cell through time, whatever the engine."""
 
-from collections.abc import Callable, Mapping
-
 import jax
 import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, Bool, Float, Int, Params
-from lstm_research.common.errors import unknown
 from lstm_research.models.cells.base import Carry, Cell, tree_dtype
-from lstm_research.models.recurrence.fused import fused
+from lstm_research.models.recurrence.engines import ENGINES, check_engine, pick_engine
 from lstm_research.models.recurrence.masks import RecurrentMasks
-from lstm_research.models.recurrence.scan import scan
-
-ENGINES: Mapping[str, Callable[..., tuple[Carry, Array]]] = {"fused": fused, "scan": scan}
-"""Every engine by the name that configs use; "auto" picks one of them."""
 
 
 def unroll(
@@ -42,33 +35,32 @@ def unroll(
         effect on padding.
       reverse: reads each sequence from its last valid step to its first; outputs stay at their positions.
       masks: recurrent dropout and zoneout.
-      engine: a name of `ENGINES`, or "auto".
+      engine: a name of `ENGINES`, or "auto"; see `lstm_research.models.recurrence.engines.pick_engine`.
 
     Returns:
       The carry after the last step, and the outputs. The dtype of both is the one in which the arithmetic of `xs` and
-      `params` ends.
+      `params` ends: bfloat16 kernels beside float32 biases give bfloat16 products between float32 states.
 
     Raises:
-      ValueError: shapes that do not agree, or an unknown engine.
+      ValueError: shapes that do not agree, an unknown engine, or one that cannot serve the call.
     """
-    if engine != "auto" and engine not in ENGINES:
-        raise unknown("engine", engine, [*ENGINES, "auto"])
+    check_engine(engine)
     T, B = _check_shapes(xs, lengths, resets)
+    masks = masks or RecurrentMasks()
     _check_carry(cell, params, carry, B)
-    _check_masks(cell, params, masks, (T, B, cell.hidden_size))
+    _check_masks(cell, masks, T, B)
     dtype = tree_dtype(xs, params)
     if carry is None:
         carry = cell.initial_carry(params, (B,), dtype)
-    carry, masks = jax.tree.map(lambda leaf: leaf.astype(dtype), (carry, masks or RecurrentMasks()))
+    carry, masks = jax.tree.map(lambda leaf: leaf.astype(dtype), (carry, masks))
     if lengths is not None:
         # Padding must be harmless before it meets a weight: 0 · NaN in a weight gradient would be NaN.
         valid = jnp.arange(T)[:, None] < lengths
         xs = jnp.where(valid[:, :, None], xs, 0)
     else:
         valid = None
-    return ENGINES["fused" if engine == "auto" else engine](
-        cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks
-    )
+    name = pick_engine(engine, cell, params, xs, carry, resets=resets, masks=masks)
+    return ENGINES[name].run(cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks)
 
 
 def _check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tuple[int, int]:
@@ -95,21 +87,20 @@ def _check_carry(cell: Cell, params: Params, carry: Carry | None, batch_size: in
             raise ValueError(f"carry must have arrays of the shape [B, H] = {wanted_leaf.shape}, got {leaf.shape}")
 
 
-def _check_masks(cell: Cell, params: Params, masks: RecurrentMasks | None, shape: tuple[int, int, int]) -> None:
+def _check_masks(cell: Cell, masks: RecurrentMasks, T: int, B: int) -> None:
     """Raises a `ValueError` for noise on a state that the cell does not have, or of the wrong shape."""
-    for name, mask in (masks or RecurrentMasks())._asdict().items():
+    for name, mask in masks._asdict().items():
+        field = "c" if name == "zoneout_c" else "h"
         if mask is None:
             continue
+        if field not in cell.carry_sizes:
+            fields = ", ".join(cell.carry_sizes)
+            raise ValueError(f"zoneout on c needs a cell with a memory c; {type(cell).__name__} has only {fields}")
+        shape = (T, B, cell.carry_sizes[field])
         # From the last axis on, so that [B, H] is compared with [B, H]; only the scanned axis T may not be 1.
         agrees = all(size in (1, wanted) for size, wanted in zip(mask.shape[::-1], shape[::-1], strict=False))
         if mask.ndim == 3:
-            agrees = agrees and mask.shape[0] == shape[0]
+            agrees = agrees and mask.shape[0] == T
         if not agrees or mask.ndim not in ((2, 3) if name == "dropout" else (3,)):
             or_once = f" or [B, H] = {shape[1:]}" if name == "dropout" else ""
             raise ValueError(f"masks.{name} must have the shape [T, B, H] = {shape}{or_once}, got {mask.shape}")
-    if masks is not None and masks.zoneout_c is not None:
-        fields = cell.initial_carry(params, ())._fields
-        if "c" not in fields:
-            raise ValueError(
-                f"zoneout on c needs a cell with a memory c; {type(cell).__name__} has only {', '.join(fields)}"
-            )
