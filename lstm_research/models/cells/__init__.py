@@ -2,17 +2,45 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from lstm_research.models.cells.base import Cell, GatedCell
 from lstm_research.models.cells.gru import GRU, GRUCarry, OriginalGRU
-from lstm_research.models.cells.lstm import LSTM, LSTMCarry
+from lstm_research.models.cells.indrnn import IndRNN, IndRNNCarry
+from lstm_research.models.cells.janet import JANET, JANETCarry
+from lstm_research.models.cells.lstm import LSTM, GateRecurrentLSTMCarry, LSTMCarry
+from lstm_research.models.cells.minimal_gated_unit import MGU, MGUCarry
+from lstm_research.models.cells.mogrifier import MogrifierLSTM
+from lstm_research.models.cells.multiplicative_lstm import MultiplicativeLSTM
 from lstm_research.models.cells.rnn import RNN, RNNCarry
 
+# The vanilla LSTM of Greff et al., "LSTM: A Search Space Odyssey", 2017; there each variant differs from it in
+# one thing. (NP, no peepholes, is "lstm".)
+_GREFF = partial(LSTM, peepholes=True)
+_NO_FORGET_GATE: Mapping[str, Any] = {"forget_gate": False, "forget_bias": None, "chrono_max_length": None}
+
 CELLS: Mapping[str, Callable[..., Cell]] = {
+    "capped_lstm": partial(LSTM, input_gate="capped", forget_gate=True),
+    "cifg_lstm": partial(_GREFF, input_gate="coupled", forget_gate=True),
+    "fgr_lstm": partial(_GREFF, gate_recurrence=True),
     "gru": GRU,
+    "indrnn": IndRNN,
+    "irnn": partial(RNN, activation="relu", recurrent_initializer="identity"),
+    "janet": JANET,
+    "layer_norm_gru": partial(GRU, layer_norm=True),
+    "layer_norm_lstm": partial(LSTM, layer_norm=True),
     "lstm": LSTM,
+    "mgu": MGU,
+    "mogrifier_lstm": MogrifierLSTM,
+    "multiplicative_lstm": MultiplicativeLSTM,
+    "nfg_lstm": partial(_GREFF, **_NO_FORGET_GATE),
+    "niaf_lstm": partial(_GREFF, input_activation="identity"),
+    "nig_lstm": partial(_GREFF, input_gate="none"),
+    "noaf_lstm": partial(_GREFF, output_activation="identity"),
+    "nog_lstm": partial(_GREFF, output_gate=False),
     "original_gru": OriginalGRU,
-    "peephole_lstm": partial(LSTM, peepholes=True),
+    "original_lstm": partial(LSTM, **_NO_FORGET_GATE),
+    "peephole_lstm": _GREFF,
     "rnn": RNN,
 }
 """Every cell by the name that configs use."""
@@ -20,12 +48,21 @@ CELLS: Mapping[str, Callable[..., Cell]] = {
 __all__ = [
     "CELLS",
     "GRU",
+    "JANET",
     "LSTM",
+    "MGU",
     "RNN",
     "Cell",
     "GRUCarry",
+    "GateRecurrentLSTMCarry",
     "GatedCell",
+    "IndRNN",
+    "IndRNNCarry",
+    "JANETCarry",
     "LSTMCarry",
+    "MGUCarry",
+    "MogrifierLSTM",
+    "MultiplicativeLSTM",
     "OriginalGRU",
     "RNNCarry",
 ]

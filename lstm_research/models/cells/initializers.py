@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, PRNGKeyArray
-from lstm_research.common.errors import unknown
+from lstm_research.common.errors import UserError, unknown
 
 InitializerFunction = Callable[..., Array]
 """`(key, shape, dtype) -> array`, as in `jax.nn.initializers`."""
@@ -20,14 +20,22 @@ def _uniform_hidden(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike 
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
+def _identity(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = "float32") -> Array:
+    """Ones on the diagonal, whatever the key: a state that is only added to (Le, Jaitly and Hinton 2015)."""
+    rows, columns = shape
+    return jnp.eye(rows, columns, dtype=dtype)
+
+
 INITIALIZERS: Mapping[str, InitializerFunction] = {
     "glorot_normal": jax.nn.initializers.glorot_normal(),
     "glorot_uniform": jax.nn.initializers.glorot_uniform(),
     "he_normal": jax.nn.initializers.he_normal(),
+    "identity": _identity,
     "lecun_normal": jax.nn.initializers.lecun_normal(),
     "lecun_uniform": jax.nn.initializers.lecun_uniform(),
     "orthogonal": jax.nn.initializers.orthogonal(),
     "uniform_hidden": _uniform_hidden,
+    "uniform_unit": jax.nn.initializers.uniform(scale=1.0),
 }
 
 
@@ -58,3 +66,28 @@ def init_gates(
     draw_dtype = jnp.promote_types(dtype, "float32")
     blocks = [draw(k, (input_size, hidden_size), draw_dtype) for k in keys]
     return jnp.concatenate(blocks, axis=-1).astype(dtype)
+
+
+def check_chrono(max_length: int | None, keyword: str, bias: float | None) -> None:
+    """Raises a `UserError` for a length that `chrono_bias` cannot draw from, or one besides a constant bias.
+
+    Args:
+      max_length: `chrono_max_length` of a cell; None is no chrono initialisation.
+      keyword: the cell's keyword for a constant initial bias of the same gate.
+      bias: its value; None where it is not given.
+    """
+    if max_length is not None and bias is not None:
+        raise UserError(f"{keyword} and chrono_max_length both set the same bias; leave one of them out")
+    if max_length is not None and max_length < 3:
+        raise UserError(f"chrono_max_length must be at least 3, got {max_length}")
+
+
+def chrono_bias(key: PRNGKeyArray, max_length: int, hidden_size: int, dtype: DTypeLike) -> Float[Array, "H"]:
+    """Draws the bias of a gate σ that keeps the state: log(u) with u uniform in [1, max_length - 1].
+
+    A gate of σ(log(u)) forgets in about 1 + u steps, so the units begin with memories of all lengths up to
+    `max_length`; a gate that takes new content in has the opposite sign. Tallec and Ollivier, "Can Recurrent Neural
+    Networks Warp Time?", 2018.
+    """
+    draw_dtype = jnp.promote_types(dtype, "float32")
+    return jnp.log(jax.random.uniform(key, (hidden_size,), draw_dtype, 1, max_length - 1)).astype(dtype)

@@ -18,14 +18,75 @@ D, H = 5, 4
 every_cell = pytest.mark.parametrize("name", CELLS)
 
 
-def gate_blocks(kernel):
-    return np.split(np.asarray(kernel), kernel.shape[-1] // H, axis=-1)
+def kernels(gates):
+    return {"input_kernel": (D, gates * H), "recurrent_kernel": (H, gates * H), "bias": (gates * H,)}
 
 
-@every_cell
+MEMORY_NORM = {"memory_norm_scale": (H,), "memory_norm_bias": (H,)}
+ROUNDS = {f"mogrifier_{k}_kernel": (H, D) if k % 2 else (D, H) for k in range(1, 6)}
+MULTIPLICATIVE = {"multiplicative_input_kernel": (D, H), "multiplicative_recurrent_kernel": (H, H)}
+LAYOUTS = {
+    "capped_lstm": kernels(4),
+    "cifg_lstm": kernels(3) | {"peephole": (2, H)},
+    "fgr_lstm": kernels(4) | {"peephole": (3, H), "gate_kernel": (3 * H, 3 * H)},
+    "gru": kernels(3) | {"recurrent_bias": (H,)},
+    "indrnn": kernels(1) | {"recurrent_kernel": (H,)},
+    "irnn": kernels(1),
+    "janet": kernels(2),
+    "layer_norm_gru": kernels(3)
+    | {"recurrent_bias": (H,), "input_norm_scale": (3 * H,), "recurrent_norm_scale": (3 * H,)},
+    "layer_norm_lstm": kernels(4) | {"norm_scale": (4 * H,)} | MEMORY_NORM,
+    "lstm": kernels(4),
+    "mgu": kernels(2),
+    "mogrifier_lstm": kernels(4) | ROUNDS,
+    "multiplicative_lstm": kernels(4) | MULTIPLICATIVE,
+    "nfg_lstm": kernels(3) | {"peephole": (2, H)},
+    "niaf_lstm": kernels(4) | {"peephole": (3, H)},
+    "nig_lstm": kernels(3) | {"peephole": (2, H)},
+    "noaf_lstm": kernels(4) | {"peephole": (3, H)},
+    "nog_lstm": kernels(3) | {"peephole": (2, H)},
+    "original_gru": kernels(3),
+    "original_lstm": kernels(3),
+    "peephole_lstm": kernels(4) | {"peephole": (3, H)},
+    "rnn": kernels(1),
+}
+BIASES = {
+    "capped_lstm": (0, 1, 0, 0),
+    "cifg_lstm": (-1, 0, 0),
+    "fgr_lstm": (0, 1, 0, 0),
+    "janet": (1, 0),
+    "layer_norm_lstm": (0, 1, 0, 0),
+    "lstm": (0, 1, 0, 0),
+    "mogrifier_lstm": (0, 1, 0, 0),
+    "multiplicative_lstm": (0, 1, 0, 0),
+    "niaf_lstm": (0, 1, 0, 0),
+    "nig_lstm": (1, 0, 0),
+    "noaf_lstm": (0, 1, 0, 0),
+    "nog_lstm": (0, 1, 0),
+    "peephole_lstm": (0, 1, 0, 0),
+}
+"""What the bias of each gate starts at; that of other cells starts at 0."""
+NOT_ORTHOGONAL = {"indrnn"}
+"""Cells whose recurrent weights start otherwise; their own files test how."""
+
+
+def in_three_parts(cell):
+    """Whether `project`, `mix` and `update` are the whole step: some LSTMs have products before `mix`."""
+    return isinstance(cell, GatedCell) and type(cell).advance in (GatedCell.advance, LSTM.advance)
+
+
+three_part_cell = pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if in_three_parts(cell(H))])
+
+
+@pytest.mark.parametrize("name", sorted(set(CELLS) - NOT_ORTHOGONAL))
 def test_recurrent_blocks_are_orthogonal_gate_by_gate(name):
-    params = CELLS[name](H).init(jax.random.key(0), D)
-    blocks = gate_blocks(params["recurrent_kernel"])
+    cell = CELLS[name](H)
+    params = cell.init(jax.random.key(0), D)
+    blocks = [
+        block
+        for weight in cell.recurrent_weights
+        for block in np.split(np.asarray(params[weight]), params[weight].shape[-1] // H, axis=-1)
+    ]
     for block in blocks:
         np.testing.assert_allclose(block.T @ block, np.eye(H), atol=1e-5)
     assert len({block.tobytes() for block in blocks}) == len(blocks)
@@ -42,17 +103,15 @@ def test_input_blocks_are_scaled_gate_by_gate(name):
 
 
 @every_cell
-def test_other_parameters_start_at_zero_but_the_forget_bias(name):
-    cell = CELLS[name](H)
-    params = cell.init(jax.random.key(0), D)
-    bias = np.asarray(params["bias"]).reshape(-1, H)
-    expected = np.zeros_like(bias)
-    if isinstance(cell, LSTM):
-        expected[1] = 1.0
-        params_of_two = dataclasses.replace(cell, forget_bias=2.0).init(jax.random.key(0), D)
-        np.testing.assert_array_equal(params_of_two["bias"].reshape(4, H)[1], 2.0)
-    np.testing.assert_array_equal(bias, expected)
-    assert not any(np.any(value) for key, value in params.items() if "kernel" not in key and key != "bias")
+def test_other_parameters_start_at_zero_but_some_biases_and_scales_at_one(name):
+    params = CELLS[name](H).init(jax.random.key(0), D)
+    assert not any(leaf.any() for leaf in map(np.asarray, CELLS[name](H).initial_carry(params, (2,))))
+    for key, value in params.items():
+        if key == "bias":
+            expected = np.repeat(BIASES.get(name, np.zeros(len(value) // H)), H)
+            np.testing.assert_array_equal(value, expected)
+        elif not key.endswith("kernel"):
+            np.testing.assert_array_equal(value, np.float32(key.endswith("scale")))
 
 
 @every_cell
@@ -70,12 +129,9 @@ def test_dtype_of_params_and_carry(name, dtype):
 def test_layout_is_stable(name):
     """Checkpoints rely on these names and shapes."""
     shapes = {key: value.shape for key, value in CELLS[name](H).init(jax.random.key(0), D).items()}
-    gates = {"gru": 3, "lstm": 4, "original_gru": 3, "peephole_lstm": 4, "rnn": 1}.get(name)
-    if gates is None:
-        pytest.fail(f"write the layout of {name} here")
-    further = {"gru": {"recurrent_bias": (H,)}, "peephole_lstm": {"peephole": (3, H)}}.get(name, {})
-    kernels = {"input_kernel": (D, gates * H), "recurrent_kernel": (H, gates * H)}
-    assert shapes == kernels | {"bias": (gates * H,)} | further
+    if name not in LAYOUTS:
+        pytest.fail(f"write the layout of {name} in LAYOUTS")
+    assert shapes == LAYOUTS[name]
     assert set(CELLS[name](H).recurrent_weights) <= set(shapes)
 
 
@@ -94,7 +150,7 @@ def test_cells_of_different_kinds_differ():
     assert len({constructor(H) for constructor in CELLS.values()}) == len(CELLS)
 
 
-@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if isinstance(cell(H), GatedCell)])
+@three_part_cell
 def test_the_three_parts_make_the_step(name):
     """The input side knows no carry, the state side no input, and both work for any leading axes."""
     cell = CELLS[name](H)
@@ -111,13 +167,27 @@ def test_the_three_parts_make_the_step(name):
     )
 
 
+@three_part_cell
+@pytest.mark.usefixtures("x64")
+def test_additive_says_whether_update_reads_the_sum_alone(name):
+    """A wrong True would give wrong gradients, a wrong False keep twice the memory."""
+    cell = CELLS[name](H)
+    params = jax.tree.map(lambda a: a + 0.1, cell.init(jax.random.key(0), D, "float64"))
+    carry = jax.tree.map(lambda a: a + 0.3, cell.initial_carry(params, (3,), "float64"))
+    z = cell.project(params, jax.random.normal(jax.random.key(1), (3, D), "float64"))
+    r = cell.mix(params, carry)
+    (_, y), (_, y_of_sum) = cell.update(params, carry, z, r), cell.update(params, carry, z + r, jnp.zeros_like(r))
+    assert np.allclose(y, y_of_sum, rtol=0, atol=1e-14) == cell.additive
+
+
 @every_cell
 def test_init_depends_on_the_key_alone(name):
     cell = CELLS[name](H)
     first, again, other = (cell.init(jax.random.key(seed), D) for seed in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     for kernel in ("input_kernel", "recurrent_kernel"):
-        assert not np.array_equal(first[kernel], other[kernel])
+        drawn = kernel == "input_kernel" or cell.recurrent_initializer != "identity"
+        assert np.array_equal(first[kernel], other[kernel]) != drawn
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
@@ -156,6 +226,8 @@ def test_built_from_config(name):
     ],
 )
 def test_refuses_what_makes_no_sense(name, keywords, message):
+    if set(keywords) & set(getattr(CELLS[name], "keywords", ())):
+        message = "unknown config key"  # a choice that makes the cell what it is
     with pytest.raises(UserError, match=message) as error:
         build(CELLS, {"name": name} | keywords, where="model.cell")
     assert "\n" not in str(error.value)
