@@ -33,9 +33,13 @@ class LanguageModel(nnx.Module):
         embedding_size: int,
         num_layers: int = 1,
         residual: bool = False,
+        highway: bool = False,
+        skip: bool = False,
+        skip_output: bool = False,
         tied: bool = False,
         dropout: DropoutRates | None = None,
         dtype: Literal["float32", "bfloat16"] = "float32",
+        param_dtype: Literal["float32", "bfloat16"] = "float32",
         engine: str = "auto",
         rngs: nnx.Rngs,
     ):
@@ -47,9 +51,13 @@ class LanguageModel(nnx.Module):
           embedding_size: E.
           num_layers: L.
           residual: adds to every layer's output its input, from the second layer on.
+          highway: mixes the two by a gate instead.
+          skip: every recurrent layer reads the embedding too.
+          skip_output: the output layer reads all recurrent layers, and not only the last.
           tied: the embedding table is also the output layer's weight; needs E = H.
           dropout: rates of the dropout family.
-          dtype: in which the layers compute; parameters and logits stay in float32.
+          dtype: of the products in the recurrent layers; states, sums and logits are in float32.
+          param_dtype: of the parameters.
           engine: see `lstm_research.models.unroll`.
           rngs: draws the parameters.
 
@@ -60,30 +68,37 @@ class LanguageModel(nnx.Module):
             raise UserError(f"model.embedding_size must be at least 1, got {embedding_size}")
         self.dtype = jnp.dtype(dtype)
         self.rates = dropout or DropoutRates()
-        self.embedding = Embedding(vocabulary_size, embedding_size, rngs=rngs)
+        self.embedding = Embedding(vocabulary_size, embedding_size, param_dtype=param_dtype, rngs=rngs)
         self.stack = RecurrentStack(
             cell,
             embedding_size,
             num_layers=num_layers,
             residual=residual,
+            highway=highway,
+            skip=skip,
+            skip_output=skip_output,
             rates=self.rates,
             engine=engine,
+            dtype=self.dtype,
+            param_dtype=param_dtype,
             rngs=rngs,
         )
         self.tied = tied
         if tied:
             if self.stack.output_size != embedding_size:
                 raise UserError(
-                    f"model.tied needs model.embedding_size = {self.stack.output_size}, the size of the last "
-                    f"recurrent layer, got {embedding_size}"
+                    f"model.tied needs model.embedding_size = {self.stack.output_size}, the size of the "
+                    f"stack's output, got {embedding_size}"
                 )
-            self.output_bias = nnx.Param(jnp.zeros((vocabulary_size,)))
+            self.output_bias = nnx.Param(jnp.zeros((vocabulary_size,), param_dtype))
         else:
-            self.output = nnx.Linear(self.stack.output_size, vocabulary_size, rngs=rngs)
+            self.output = nnx.Linear(
+                self.stack.output_size, vocabulary_size, dtype="float32", param_dtype=param_dtype, rngs=rngs
+            )
 
     def initial_carry(self, batch_size: int) -> tuple[Any, ...]:
         """Returns the state before the first symbol; all arrays have the batch axis first."""
-        return self.stack.initial_carry(batch_size, self.dtype)
+        return self.stack.initial_carry(batch_size)
 
     def __call__(
         self,

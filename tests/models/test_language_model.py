@@ -126,7 +126,7 @@ def test_bfloat16_computes_in_half_precision_and_answers_in_float32(tied):
     assert all(leaf.dtype == "float32" for leaf in jax.tree.leaves(params))
     carry, logits = half(params, TOKENS)
     start = initial_carry(dtype="bfloat16")
-    assert all(leaf.dtype == "bfloat16" for leaf in jax.tree.leaves((start, carry)))
+    assert all(leaf.dtype == "float32" for leaf in jax.tree.leaves((start, carry)))
     assert logits.dtype == "float32"
     expected = full(params, TOKENS)[1]
     np.testing.assert_allclose(logits, expected, atol=0.03)
@@ -134,6 +134,9 @@ def test_bfloat16_computes_in_half_precision_and_answers_in_float32(tied):
 
     gradient = jax.grad(lambda params: jnp.square(half(params, TOKENS)[1]).sum())(params)
     assert all(leaf.dtype == "float32" and np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    small, small_params = make_model(param_dtype="bfloat16", tied=tied, embedding_size=H)
+    assert all(leaf.dtype == "bfloat16" for leaf in jax.tree.leaves(small_params))
+    assert small(small_params, TOKENS)[1].dtype == "float32"
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from flax import nnx
 
-from lstm_research.common.arrays import Array, Bool, Float, Int, PRNGKeyArray
+from lstm_research.common.arrays import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 from lstm_research.common.errors import unknown
 from lstm_research.models.cells import Cell
 from lstm_research.models.layers.dropout import DropoutRates, split_key
@@ -35,13 +35,16 @@ class Bidirectional(nnx.Module):
         merge: Merge = "concat",
         rates: DropoutRates | None = None,
         engine: str = "auto",
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = "float32",
         rngs: nnx.Rngs,
     ):
         if merge not in MERGES:
             raise unknown("merge", merge, MERGES)
         self.merge = merge
-        self.forward = Recurrent(cell, input_size, rates=rates, engine=engine, rngs=rngs)
-        self.backward = Recurrent(cell, input_size, rates=rates, engine=engine, rngs=rngs)
+        options: dict[str, Any] = {"rates": rates, "engine": engine, "dtype": dtype, "param_dtype": param_dtype}
+        self.forward = Recurrent(cell, input_size, **options, rngs=rngs)
+        self.backward = Recurrent(cell, input_size, **options, rngs=rngs)
 
     @property
     def output_size(self) -> int:

@@ -86,32 +86,34 @@ def weight_drop(key: PRNGKeyArray | None, cell: Cell, params: Params, rate: floa
 
 
 def recurrent_masks(
-    key: PRNGKeyArray | None, rates: DropoutRates, shape: tuple[int, int, int], dtype: DTypeLike
+    key: PRNGKeyArray | None, rates: DropoutRates, cell: Cell, steps: tuple[int, int], dtype: DTypeLike = "float32"
 ) -> RecurrentMasks:
     """Draws the masks on the state of one layer.
 
     Args:
       key: the random key; None (evaluation) gives no dropout, and zoneout by its expectation.
       rates: of which the recurrent and the zoneout rates are used.
-      shape: (T, B, H).
-      dtype: of the masks.
+      cell: whose state it is.
+      steps: (T, B).
+      dtype: of the masks; `unroll` casts them to that of the state.
     """
-    T, B, H = shape
+    T, B = steps
+    sizes = cell.carry_sizes
 
-    def zoneout_mask(key: PRNGKeyArray | None, rate: float) -> Array | None:
+    def zoneout_mask(key: PRNGKeyArray | None, rate: float, field: str) -> Array | None:
         if rate == 0:
             return None
         if key is None:
             return jnp.full((T, 1, 1), rate, dtype)
-        return jax.random.bernoulli(key, rate, shape).astype(dtype)
+        return jax.random.bernoulli(key, rate, (T, B, sizes[field])).astype(dtype)
 
     dropout_key, c_key, h_key = (None, None, None) if key is None else jax.random.split(key, 3)
     return RecurrentMasks(
-        dropout=dropout_mask(dropout_key, rates.recurrent_rate, (B, H), dtype)
+        dropout=dropout_mask(dropout_key, rates.recurrent_rate, (B, sizes["h"]), dtype)
         if dropout_key is not None and rates.recurrent_rate > 0
         else None,
-        zoneout_c=zoneout_mask(c_key, rates.zoneout_c_rate),
-        zoneout_h=zoneout_mask(h_key, rates.zoneout_h_rate),
+        zoneout_c=zoneout_mask(c_key, rates.zoneout_c_rate, "c"),
+        zoneout_h=zoneout_mask(h_key, rates.zoneout_h_rate, "h"),
     )
 
 

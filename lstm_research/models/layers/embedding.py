@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from lstm_research.common.arrays import Array, Float, Int, PRNGKeyArray
+from lstm_research.common.arrays import Array, DTypeLike, Float, Int, PRNGKeyArray
 from lstm_research.models.layers.dropout import dropout
 
 
@@ -15,9 +15,11 @@ class Embedding(nnx.Module):
         an output layer too.
     """
 
-    def __init__(self, vocabulary_size: int, embedding_size: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, vocabulary_size: int, embedding_size: int, *, param_dtype: DTypeLike = "float32", rngs: nnx.Rngs
+    ):
         initializer = jax.nn.initializers.normal(embedding_size**-0.5)
-        self.table = nnx.Param(initializer(rngs.params(), (vocabulary_size, embedding_size)))
+        self.table = nnx.Param(initializer(rngs.params(), (vocabulary_size, embedding_size), param_dtype))
 
     def __call__(
         self, tokens: Int[Array, "*any"], *, rate: float = 0.0, key: PRNGKeyArray | None = None

@@ -5,11 +5,12 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from lstm_research.common.arrays import Array, Bool, Float, Int, PRNGKeyArray
-from lstm_research.common.errors import UserError, unknown
+from lstm_research.common.arrays import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
+from lstm_research.common.errors import UserError
 from lstm_research.models.cells import Cell
 from lstm_research.models.layers.dropout import DropoutRates, recurrent_masks, split_key, weight_drop
-from lstm_research.models.recurrence import ENGINES, unroll
+from lstm_research.models.recurrence import unroll
+from lstm_research.models.recurrence.engines import check_engine
 
 
 class Recurrent(nnx.Module):
@@ -27,16 +28,29 @@ class Recurrent(nnx.Module):
         *,
         rates: DropoutRates | None = None,
         engine: str = "auto",
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = "float32",
         rngs: nnx.Rngs,
     ):
+        """Makes the layer.
+
+        Args:
+          cell: which cell.
+          input_size: D.
+          rates: of the noise on state and weights.
+          engine: see `lstm_research.models.unroll`.
+          dtype: of the products with kernels, that of the inputs if None. States and sums are in float32 at least.
+          param_dtype: of the parameters.
+          rngs: draws the parameters.
+        """
         self.cell = cell
         self.rates = rates or DropoutRates()
         self.engine = engine
-        self.params = nnx.Dict({k: nnx.Param(v) for k, v in cell.init(rngs.params(), input_size).items()})
+        self.dtype = dtype
+        self.params = nnx.Dict({k: nnx.Param(v) for k, v in cell.init(rngs.params(), input_size, param_dtype).items()})
         # What `unroll` would refuse is refused here already, before any data is fetched.
-        if engine != "auto" and engine not in ENGINES:
-            raise unknown("engine", engine, [*ENGINES, "auto"])
-        if self.rates.zoneout_c_rate > 0 and "c" not in self.initial_carry(1)._fields:
+        check_engine(engine)
+        if self.rates.zoneout_c_rate > 0 and "c" not in cell.carry_sizes:
             raise UserError(
                 f"model.dropout.zoneout_c_rate needs a cell with a memory c, which {type(cell).__name__} has not; "
                 "set it to 0, or use zoneout_h_rate"
@@ -48,8 +62,8 @@ class Recurrent(nnx.Module):
         return self.cell.output_size
 
     def initial_carry(self, batch_size: int, dtype: Any = jnp.float32) -> Any:
-        """Returns the state before the first step, `[B, H]` arrays."""
-        return self.cell.initial_carry(self._cell_params(dtype), (batch_size,), dtype)
+        """Returns the state before the first step, `[B, H]` arrays, in float32 at least."""
+        return self.cell.initial_carry(self._cell_params(dtype), (batch_size,), jnp.promote_types(dtype, "float32"))
 
     def __call__(
         self,
@@ -64,7 +78,7 @@ class Recurrent(nnx.Module):
         """Runs the layer; see `lstm_research.models.unroll` for the arguments.
 
         Args:
-          xs: the inputs; the layer computes in their dtype.
+          xs: the inputs.
           carry: the state before the first step.
           lengths: valid steps of each sequence.
           resets: where the state starts anew.
@@ -77,7 +91,7 @@ class Recurrent(nnx.Module):
         weight_key, state_key = split_key(key, 2)
         params = weight_drop(weight_key, self.cell, self._cell_params(xs.dtype), self.rates.weight_rate)
         T, B = xs.shape[:2]
-        masks = recurrent_masks(state_key, self.rates, (T, B, self.cell.hidden_size), xs.dtype)
+        masks = recurrent_masks(state_key, self.rates, self.cell, (T, B))
         return unroll(
             self.cell,
             params,
@@ -90,5 +104,24 @@ class Recurrent(nnx.Module):
             engine=self.engine,
         )
 
-    def _cell_params(self, dtype: Any) -> dict[str, Array]:
-        return {name: param[...].astype(dtype) for name, param in self.params.items()}
+    def step(self, x: Float[Array, "B D"], carry: Any = None) -> tuple[Any, Float[Array, "B H"]]:
+        """Reads one step of a stream, in evaluation: no dropout, and zoneout by its expectation.
+
+        Args:
+          x: the input of the step.
+          carry: the state before it; the initial one if None.
+
+        Returns:
+          The carry after the step, and the output.
+        """
+        carry, ys = self(x[None], carry)
+        return carry, ys[0]
+
+    def _cell_params(self, dtype: DTypeLike) -> dict[str, Array]:
+        """Returns the kernels in the dtype of the products, and all else in that of the state."""
+        dtype = self.dtype or dtype
+        state_dtype = jnp.promote_types(dtype, "float32")
+        return {
+            name: param[...].astype(dtype if name.endswith("kernel") else state_dtype)
+            for name, param in self.params.items()
+        }

@@ -192,20 +192,22 @@ def _cotangents(
     """The transpose of `_tangents`; `wanted` has True for each of its operands, and None elsewhere."""
     moving, carries = residuals.moving, residuals.carries
     num_steps = len(jax.tree.leaves(carries)[0])
-    fixed = moving[:3]
+    fixed = (moving.params, moving.initial, moving.dropout)
+    fixed_wanted = (wanted[0].params, wanted[0].initial, wanted[0].dropout)
     every_carry = jax.tree.map(lambda _: True, carries)
 
     def body(state: tuple, inputs: tuple) -> tuple[tuple, Step]:
         carry_cotangent, fixed_cotangent, memory, (z, values) = state
         t, carry, step, y_cotangent = inputs
-        at = (Moving(*fixed, step._replace(z=z), values), carry)
+        at = (moving._replace(steps=step._replace(z=z), values=values), carry)
         moving_cotangent, carry_cotangent = _pull(
             functools.partial(_differentiable_step, loop, residuals.params),
             at,
             (wanted[0], every_carry),
             (carry_cotangent, y_cotangent),
         )
-        fixed_cotangent = jax.tree.map(jnp.add, fixed_cotangent, moving_cotangent[:3])
+        found = (moving_cotangent.params, moving_cotangent.initial, moving_cotangent.dropout)
+        fixed_cotangent = jax.tree.map(jnp.add, fixed_cotangent, found)
         step_cotangent = moving_cotangent.steps
         memory = _store(memory, t, (step_cotangent.z, moving_cotangent.values))
         # What the next step reads is read after this step has written: then XLA needs no second copy of the memory.
@@ -214,12 +216,14 @@ def _cotangents(
         return state, step_cotangent._replace(z=None)
 
     memory = (moving.steps.z, moving.values)
-    no_cotangent = jax.tree.map(lambda _, leaf: jnp.zeros_like(leaf), wanted[0][:3], _like(wanted[0][:3], fixed))
+    no_cotangent = jax.tree.map(jnp.zeros_like, _like(fixed_wanted, fixed))
     state = (cotangents[0], no_cotangent, memory, _load(memory, 0 if loop.reverse else num_steps - 1))
     inputs = (jnp.arange(num_steps), carries, moving.steps._replace(z=None), cotangents[1])
     state, steps_cotangent = jax.lax.scan(body, state, inputs, reverse=not loop.reverse)
     carry_cotangent, fixed_cotangent, (z, values), _ = state
-    result = (Moving(*fixed_cotangent, steps_cotangent._replace(z=z), values), carry_cotangent)
+    steps = steps_cotangent._replace(z=z)
+    params, initial, dropout = fixed_cotangent
+    result = (Moving(params, initial, dropout, steps, values), carry_cotangent)
     return _like(wanted, result)
 
 
@@ -229,8 +233,8 @@ def _take_step(loop: Loop, moving: Moving, carry: Carry, product: Any) -> tuple[
         return take_step(loop.cell, moving.params, carry, moving.initial, step, product)
     except KeyError as error:
         raise TypeError(
-            f"{type(loop.cell).__name__}.advance reads the parameter {error} outside of `product`, where engine 'fused' "
-            "would lose its gradient; see `Cell.step`, or take engine 'scan'"
+            f"{type(loop.cell).__name__}.advance reads the parameter {error} outside of `product`, where engine "
+            "'fused' would lose its gradient; see `Cell.step`, or take engine 'scan'"
         ) from error
 
 
@@ -282,7 +286,7 @@ def _over_rows(function: Any, params: Params, operand: Any) -> Array:
 
 def _push(function: Any, primals: tuple, tangents: tuple) -> Any:
     """Returns the tangent of `function(*primals)`, where None is the tangent of a constant; None if all are."""
-    leaves, tree = jax.tree.flatten(primals)
+    leaves, tree = _flatten(primals)
     moved = tree.flatten_up_to(tangents)
     moving = [index for index, tangent in enumerate(moved) if tangent is not None]
     if not moving:
@@ -293,7 +297,7 @@ def _push(function: Any, primals: tuple, tangents: tuple) -> Any:
 
 def _pull(function: Any, primals: tuple, wanted: tuple, cotangents: Any) -> Any:
     """Returns the cotangents of those `primals` where `wanted` is True, and None for the others."""
-    leaves, tree = jax.tree.flatten(primals)
+    leaves, tree = _flatten(primals)
     moving = [index for index, is_wanted in enumerate(tree.flatten_up_to(wanted)) if is_wanted]
     _, transpose = jax.vjp(_of_some(function, leaves, tree, moving), *(leaves[i] for i in moving))
     found = dict(zip(moving, transpose(cotangents), strict=True))
@@ -310,14 +314,14 @@ def _of_some(function: Any, leaves: list, tree: Any, moving: list[int]) -> Any:
 
 def _like(wanted: Any, tree: Any) -> Any:
     """Returns `tree` with None wherever `wanted` has None."""
-    structure = jax.tree.structure(tree)
-    kept = zip(structure.flatten_up_to(wanted), jax.tree.leaves(tree), strict=True)
+    leaves, structure = _flatten(tree)
+    kept = zip(structure.flatten_up_to(wanted), leaves, strict=True)
     return structure.unflatten([leaf if is_wanted else None for is_wanted, leaf in kept])
 
 
 def _store(memory: Any, t: Array, values: Any) -> Any:
     """Writes `values` into step t of the arrays `memory`; None leaves an array as it is."""
-    leaves, tree = jax.tree.flatten(memory)
+    leaves, tree = _flatten(memory)
     written = zip(leaves, tree.flatten_up_to(values), strict=True)
     update = jax.lax.dynamic_update_index_in_dim
     return tree.unflatten([leaf if value is None else update(leaf, value, t, 0) for leaf, value in written])
@@ -325,6 +329,11 @@ def _store(memory: Any, t: Array, values: Any) -> Any:
 
 def _load(memory: Any, t: Array | int) -> Any:
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, t, 0, keepdims=False), memory)
+
+
+def _flatten(tree: Any) -> tuple[list, Any]:
+    """`jax.tree.flatten`, whose result type checkers do not know."""
+    return jax.tree.flatten(tree)
 
 
 def _add(a: Array | None, b: Array | None) -> Array | None:

@@ -25,9 +25,11 @@ def linear_map(function: Function, transpose: Function, residuals: Any, operands
       residuals: a pytree of arrays.
       operands: a pytree of arrays of floating-point numbers.
     """
+    residual_tree: Any
+    operand_tree: Any
     residual_leaves, residual_tree = jax.tree.flatten(residuals)
     operand_leaves, operand_tree = jax.tree.flatten(operands)
-    out_tree = jax.tree.structure(jax.eval_shape(function, residuals, operands))
+    out_tree: Any = jax.tree.structure(jax.eval_shape(function, residuals, operands))
 
     def flat_function(residuals: list, operands: list) -> list:
         return jax.tree.leaves(function(residual_tree.unflatten(residuals), operand_tree.unflatten(operands)))
@@ -77,7 +79,7 @@ def _jvp(primals: Sequence, tangents: Sequence, *, function: Function, transpose
 
         parts.append(jax.jvp(of_residuals, [residuals[i] for i in moving], [tangents[i] for i in moving])[1])
     if not parts:
-        return out, [ad.Zero.from_primal_value(leaf) for leaf in out]
+        return out, [jnp.zeros_like(leaf) for leaf in out]
     return out, [sum(leaves[1:], leaves[0]) for leaves in zip(*parts, strict=True)]
 
 

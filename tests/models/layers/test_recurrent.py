@@ -61,12 +61,25 @@ def test_with_equal_weights_backward_is_forward_on_the_reversed_sequence():
     np.testing.assert_allclose(ys[..., H:], apply(params, XS[::-1])[1][::-1, :, :H], atol=1e-6)
 
 
+@pytest.mark.parametrize("make", [Recurrent, Bidirectional])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_computes_in_the_dtype_of_its_input(dtype):
-    layer = Bidirectional(LSTM(H), D, rngs=nnx.Rngs(0))
-    carry, ys = layer(XS.astype(dtype))
-    assert all(leaf.dtype == dtype for leaf in jax.tree.leaves((carry, ys)))
-    np.testing.assert_allclose(ys.astype("float32"), layer(XS)[1], atol=0.02)
+def test_products_are_in_the_dtype_asked_for_and_states_in_float32(make, dtype):
+    expected = make(LSTM(H), D, rngs=nnx.Rngs(0))(XS)
+    by_input = make(LSTM(H), D, rngs=nnx.Rngs(0))(XS.astype(dtype))
+    by_option = make(LSTM(H), D, dtype=dtype, rngs=nnx.Rngs(0))
+    for results in (by_input, by_option(XS)):
+        assert all(leaf.dtype == "float32" for leaf in jax.tree.leaves(results))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02), results, expected)
+        assert (dtype == "float32") == bool((results[1] == expected[1]).all())
+    products = [e for e in jax.make_jaxpr(by_option.__call__)(XS).jaxpr.eqns if e.primitive.name == "dot_general"]
+    assert all(operand.aval.dtype == dtype for product in products for operand in product.invars)
+
+
+@pytest.mark.parametrize("make", [Recurrent, Bidirectional])
+def test_parameters_are_in_the_dtype_asked_for(make):
+    layer = make(LSTM(H), D, param_dtype="bfloat16", rngs=nnx.Rngs(0))
+    assert all(leaf.dtype == "bfloat16" for leaf in jax.tree.leaves(functional(layer)[1]))
+    assert layer(XS)[1].dtype == "float32"
 
 
 @pytest.mark.parametrize("make", [Recurrent, Bidirectional])

@@ -12,7 +12,8 @@ from flax import nnx
 
 from lstm_research.common.errors import UserError
 from lstm_research.models.cells import CELLS, GRU, LSTM
-from lstm_research.models.layers import DropoutRates, RecurrentStack, functional
+from lstm_research.models.layers import DropoutRates, Highway, Recurrent, RecurrentStack, functional
+from lstm_research.models.layers.dropout import split_key
 from lstm_research.models.recurrence import unroll
 
 T, B, D, H = 6, 3, 4, 5
@@ -20,6 +21,15 @@ MERGES = ("concat", "sum", "mean")
 FORMS = {"forward": {}} | {merge: {"bidirectional": True, "merge": merge} for merge in MERGES}
 # Every cell with both directions, and every form with one cell.
 CELLS_AND_FORMS = [(name, "concat") for name in CELLS] + [("lstm", form) for form in FORMS if form != "concat"]
+# Ways past and around the layers.
+WAYS = {
+    "residual": {"residual": True},
+    "highway": {"highway": True},
+    "skip": {"skip": True},
+    "skip_output": {"skip_output": True},
+    "residual and skips": {"residual": True, "skip": True, "skip_output": True},
+    "highway and skips": {"highway": True, "skip": True, "skip_output": True},
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +47,13 @@ def make_stack(cell, **options):
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda p: jnp.asarray(0.5 * rng.normal(size=p.shape), "float32"), params)
     return jax.jit(apply), params, stack.initial_carry(B)
+
+
+@functools.cache
+def make_step(cell, **options):
+    """Returns the compiled `step` of the stack."""
+    apply, _ = functional(RecurrentStack(cell, D, rngs=nnx.Rngs(0), **options))
+    return jax.jit(functools.partial(apply, method="step"))
 
 
 def make_inputs(seed=1, steps=T):
@@ -127,6 +144,97 @@ def test_residual_is_the_input_of_a_layer_added_to_its_output(name):
     assert jnp.abs(ys - above).max() > 0.01
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("form", ["forward", "concat"])
+def test_ways_past_the_layers_equal_the_layers_combined_by_hand(form, way):
+    options = {"residual": False, "highway": False, "skip": False, "skip_output": False} | WAYS[way]
+    stack = RecurrentStack(LSTM(H), D, num_layers=3, rngs=nnx.Rngs(0), **FORMS[form], **options)
+    for index in (1, 2):
+        if options["highway"]:  # what it starts at lets all through that the tests of a wrong gate would need
+            kernel = getattr(stack, f"layer_{index}_highway").kernel
+            kernel[...] = 3 * kernel[...]
+    xs, outputs, below = make_inputs(), [], None
+    for index, layer in enumerate(stack.layers):
+        fed = xs if below is None else np.concatenate([below, xs], axis=-1) if options["skip"] else below
+        ys = np.asarray(layer(fed)[1])
+        if below is not None and options["residual"]:
+            ys = ys + below
+        if below is not None and options["highway"]:
+            highway = getattr(stack, f"layer_{index}_highway")
+            gate = 1 / (1 + np.exp(-(below @ np.asarray(highway.kernel[...]) + np.asarray(highway.bias[...]))))
+            ys = gate * ys + (1 - gate) * below
+        outputs.append(ys)
+        below = ys
+    expected = np.concatenate(outputs, axis=-1) if options["skip_output"] else outputs[-1]
+    actual = stack(xs)[1]
+    assert_close(actual, expected)
+    assert stack.output_size == expected.shape[-1]
+
+
+def test_a_highway_starts_by_passing_most_of_its_input_on():
+    highway = Highway(H, rngs=nnx.Rngs(0))
+    xs, ys = jnp.zeros((T, B, H)) + 1e-3, jnp.ones((T, B, H))
+    np.testing.assert_allclose(highway(xs, ys), 1 / (1 + np.e), atol=0.01)
+    assert highway(xs.astype("bfloat16"), ys.astype("bfloat16")).dtype == "bfloat16"
+
+
+def test_input_dropout_is_the_same_for_every_layer_that_reads_the_input():
+    rates, options = DropoutRates(input_rate=0.5), {"num_layers": 3, "skip": True}
+    noisy, params, _ = make_stack(LSTM(H), rates=rates, **options)
+    plain, _, _ = make_stack(LSTM(H), **options)
+    key = jax.random.key(4)
+    dropped = rates.on_features(split_key(key, 8)[0], make_inputs(), 0.5)
+    assert 0.3 < (dropped == 0).mean() < 0.7
+    assert_close(noisy(params, make_inputs(), key=key), plain(params, dropped))
+
+
+def test_output_dropout_acts_on_the_outputs_of_all_layers():
+    options = {"num_layers": 3, "skip_output": True}
+    noisy, params, _ = make_stack(LSTM(H), rates=DropoutRates(output_rate=0.5), **options)
+    expected = make_stack(LSTM(H), **options)[0](params, make_inputs())[1]
+    ratio = np.asarray(noisy(params, make_inputs(), key=jax.random.key(4))[1] / expected)
+    assert ((np.abs(ratio) < 1e-5) | (np.abs(ratio - 2) < 1e-5)).all()
+    for layer in np.split(ratio, 3, axis=-1):
+        assert 0.3 < (layer == 0).mean() < 0.7
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("name", "way"), [(name, "highway and skips") for name in CELLS] + [("lstm", way) for way in WAYS]
+)
+def test_a_stream_read_by_step_equals_the_sequence(name, way):
+    """With all noise set: zoneout is there by its expectation, and dropout is not."""
+    cell = CELLS[name](hidden_size=H)
+    zoneout = {"zoneout_h_rate": 0.3} | ({"zoneout_c_rate": 0.2} if "c" in cell.carry_sizes else {})
+    rates = DropoutRates(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, **zoneout)
+    apply, params, carry = make_stack(cell, num_layers=3, rates=rates, **WAYS[way])
+    params, carry, xs = jax.tree.map(lambda a: a.astype("float64"), (params, random_carry(carry), make_inputs()))
+    final, ys = apply(params, xs, carry)
+    step = functools.partial(make_step(cell, num_layers=3, rates=rates, **WAYS[way]), params)
+    for x, expected in zip(xs, ys, strict=True):
+        carry, y = step(x, carry)
+        assert_close(y, expected, 1e-12)
+    assert_close(carry, final, 1e-12)
+    assert y.dtype == "float64"
+    without = make_stack(cell, num_layers=3, **WAYS[way])[0](params, xs)[1]
+    assert jnp.abs(ys - without).max() > 1e-3
+    assert_close(step(xs[0])[1], apply(params, xs)[1][0], 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", CELLS)
+def test_a_stream_read_by_one_layer_equals_the_sequence(name):
+    cell = CELLS[name](hidden_size=H)
+    layer = Recurrent(cell, D, rates=DropoutRates(zoneout_h_rate=0.3), rngs=nnx.Rngs(0))
+    apply, params = functional(layer)
+    xs, carry = make_inputs().astype("float64"), random_carry(layer.initial_carry(B, "float64"))
+    final, ys = apply(params, xs, carry)
+    for x, expected in zip(xs, ys, strict=True):
+        carry, y = apply(params, x, carry, method="step")
+        assert_close(y, expected, 1e-12)
+    assert_close(carry, final, 1e-12)
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_steps_one_by_one_equal_one_call(name):
     apply, params, carry = make_stack(CELLS[name](hidden_size=H), num_layers=2, residual=True)
@@ -185,9 +293,12 @@ def test_gradients_do_not_cross_a_reset(form):
     assert gradient[2:].all()
 
 
-@pytest.mark.parametrize(("name", "form"), CELLS_AND_FORMS)
-def test_lengths_with_nan_padding_equal_short_sequences(name, form):
-    apply, params, carry = make_stack(CELLS[name](hidden_size=H), num_layers=2, residual=True, **FORMS[form])
+@pytest.mark.parametrize(
+    ("name", "form", "way"),
+    [(*pair, "residual") for pair in CELLS_AND_FORMS] + [("lstm", form, "highway and skips") for form in FORMS],
+)
+def test_lengths_with_nan_padding_equal_short_sequences(name, form, way):
+    apply, params, carry = make_stack(CELLS[name](hidden_size=H), num_layers=2, **WAYS[way], **FORMS[form])
     lengths = (4, T, 0)
     xs = make_inputs()
     padded = jnp.where((jnp.arange(T)[:, None] < jnp.array(lengths))[:, :, None], xs, jnp.nan)
@@ -226,10 +337,11 @@ def test_resets_on_padding_change_nothing_in_either_direction():
     )
 
 
+@pytest.mark.parametrize("way", ["residual", "highway and skips"])
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
-def test_every_noise_on_sequences_of_length_zero_and_nan_padding_stays_finite(bidirectional):
-    rates = DropoutRates(*[0.3] * 8, locked=False)
-    stack = RecurrentStack(LSTM(H), D, bidirectional=bidirectional, rates=rates, rngs=nnx.Rngs(0))
+def test_every_noise_on_sequences_of_length_zero_and_nan_padding_stays_finite(bidirectional, way):
+    rates, options = DropoutRates(*[0.3] * 8, locked=False), {"num_layers": 2, **WAYS[way]}
+    stack = RecurrentStack(LSTM(H), D, bidirectional=bidirectional, rates=rates, rngs=nnx.Rngs(0), **options)
     apply, params = functional(stack)
     xs = make_inputs().at[2:].set(jnp.nan).at[:, 1].set(jnp.nan)
 
@@ -245,6 +357,11 @@ def test_every_noise_on_sequences_of_length_zero_and_nan_padding_stays_finite(bi
     ("make", "named"),
     [
         (lambda: RecurrentStack(LSTM(H), D, num_layers=0, rngs=nnx.Rngs(0)), "num_layers"),
+        (lambda: RecurrentStack(LSTM(H), D, residual=True, highway=True, rngs=nnx.Rngs(0)), "model.highway"),
+        (
+            lambda: RecurrentStack(LSTM(H), D, bidirectional=True, rngs=nnx.Rngs(0)).step(jnp.zeros((B, D))),
+            "bidirectional=False",
+        ),
         (lambda: RecurrentStack(LSTM(H), D, bidirectional=True, merge="concta", rngs=nnx.Rngs(0)), "'concat'"),
         (lambda: RecurrentStack(LSTM(H), D, engine="scam", rngs=nnx.Rngs(0)), "'scan'"),
         (lambda: RecurrentStack(GRU(H), D, rates=DropoutRates(zoneout_c_rate=0.1), rngs=nnx.Rngs(0)), "zoneout_c_rate"),
@@ -252,7 +369,17 @@ def test_every_noise_on_sequences_of_length_zero_and_nan_padding_stays_finite(bi
         (lambda: DropoutRates(weight_rate=-0.1), "weight_rate"),
         (lambda: DropoutRates(zoneout_h_rate=float("nan")), "zoneout_h_rate"),
     ],
-    ids=["num_layers", "merge", "engine", "zoneout_c", "rate 1", "rate below 0", "rate nan"],
+    ids=[
+        "num_layers",
+        "residual and highway",
+        "step",
+        "merge",
+        "engine",
+        "zoneout_c",
+        "rate 1",
+        "rate below 0",
+        "rate nan",
+    ],
 )
 def test_refusals_are_one_line_that_names_the_cause(unchecked_shapes, make, named):
     with pytest.raises(ValueError, match=named) as caught:
@@ -272,3 +399,12 @@ def test_output_size_and_names_of_parameters():
         assert len({leaf.tobytes() for leaf in map(np.asarray, leaves) if leaf.ndim > 1}) == sum(
             leaf.ndim > 1 for leaf in leaves
         ), "two layers or directions start from equal weights"
+
+
+def test_names_and_sizes_of_the_ways_past_the_layers():
+    stack = RecurrentStack(LSTM(H), D, num_layers=3, rngs=nnx.Rngs(0), **WAYS["highway and skips"])
+    _, params = functional(stack)
+    assert set(params) == {"layer_0", "layer_1", "layer_2", "layer_1_highway", "layer_2_highway"}
+    assert {k: v.shape for k, v in params["layer_2_highway"].items()} == {"kernel": (H, H), "bias": (H,)}
+    sizes = [params[f"layer_{index}"]["params"]["input_kernel"].shape[0] for index in range(3)]
+    assert sizes == [D, H + D, H + D]
