@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "evaluate a run on a split",
     "predict": "let a run predict: generate text",
     "export": "write a run's weights and config for use elsewhere",
+    "benchmark": "measure recurrent layers and training steps",
 }
 USAGE_ERROR = 2
 INTERRUPTED = 130

@@ -1,0 +1,356 @@
+"""`benchmark recurrence`: what it writes, how it compares, and that nothing broken is measured. Nothing about speed."""
+
+import importlib.util
+import json
+import statistics
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+from lstm_research.cli import benchmark
+from lstm_research.models import CELLS
+from lstm_research.models.recurrence import ENGINES
+
+ROOT = Path(__file__).parents[2]
+MEASURES = ("forward", "forward_backward")
+BASELINES = [name for name in ("flax", "torch") if importlib.util.find_spec(name)]
+T, B, D, H = 3, 2, 4, 5
+TINY = f"{B}x{T}x{D}x{H}"
+
+
+def median_of_ratios(a, b):
+    return statistics.median(np.asarray(a) / np.asarray(b))
+
+
+def test_command(command, project, monkeypatch):
+    monkeypatch.setitem(ENGINES, "refusing", ENGINES["scan"]._replace(refusal=lambda *_, **__: "it serves none"))
+    result = command(
+        "benchmark", "recurrence", f"--shapes={TINY}", "--cells=lstm,peephole_lstm", "--engines=scan,refusing",
+        f"--peers={','.join(BASELINES)}", "--repeats=3", "--output=results/tiny.json",
+    )  # fmt: skip
+    assert (result.code, result.err) == (0, "")
+    record = json.loads((project / "results" / "tiny.json").read_text())
+    assert record["benchmark"] == "recurrence"
+    assert record["machine"]["command"].startswith("lstm-research benchmark recurrence --shapes")
+    assert {"cpu", "cores", "memory_bytes", "date", "versions", "git", "devices", "platform"} <= record[
+        "machine"
+    ].keys()
+    assert set(BASELINES) | {"jax", "lstm-research", "python"} <= record["machine"]["versions"].keys()
+
+    names = ["lstm scan", "peephole_lstm scan", *(f"{peer} lstm" for peer in BASELINES)]
+    for shape in record["shapes"]:
+        found = {entry["name"]: entry for entry in shape["entries"]}
+        assert list(found) == names
+        for name, entry in found.items():
+            for measure in MEASURES:
+                assert len(entry["seconds"][measure]) == 3
+                assert min(entry["seconds"][measure]) > 0
+                assert entry["engine_taken"] == entry["engine"]
+                assert entry["median_seconds"][measure] == statistics.median(entry["seconds"][measure])
+                if name.startswith("torch"):
+                    assert entry["compile_seconds"] is entry["temporary_bytes"] is None
+                else:
+                    assert entry["compile_seconds"][measure] > 0
+                    assert isinstance(entry["temporary_bytes"][measure], int)
+        seconds = {name: entry["seconds"] for name, entry in found.items()}
+        for measure in MEASURES:
+            speed = found["lstm scan"]["speed"]
+            assert list(speed) == BASELINES
+            for peer in BASELINES:
+                wanted = median_of_ratios(seconds[f"{peer} lstm"][measure], seconds["lstm scan"][measure])
+                assert speed[peer][measure] == pytest.approx(wanted)
+            peephole = found["peephole_lstm scan"]
+            assert peephole["speed"] == {}
+            assert peephole["cost"]["against"] == "lstm scan"
+            wanted = median_of_ratios(seconds["peephole_lstm scan"][measure], seconds["lstm scan"][measure])
+            assert peephole["cost"][measure] == pytest.approx(wanted)
+        assert all(found[f"{peer} lstm"]["cost"] is None for peer in BASELINES)
+        assert "flax" not in found["flax lstm"]["speed"]
+
+        reasons = {entry["name"]: entry["reason"] for entry in shape["refused"]}
+        assert "it serves none" in reasons["lstm refusing"]
+        assert reasons["flax peephole_lstm"] == "has no cell with the equations of peephole_lstm"
+        assert len(reasons) == 2 + len(BASELINES)
+
+    assert "not measured: lstm refusing, peephole_lstm refusing: engine 'refusing' cannot" in result.out
+    assert all(name in result.out for name in names)
+    assert record["machine"]["cpu"] in result.out
+    for name, how in record["absent"].items():
+        assert f"peer {name} is absent; {how}" in result.out
+    if importlib.util.find_spec("matplotlib"):
+        assert (project / "results" / "tiny.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_auto_takes_is_named(recurrence, entries):
+    label = entries.Label(recurrence.OWN, "lstm", "auto", "none", "float32")
+    entry = recurrence.make_entry(label, recurrence.Shape(B, T, D, H), np.ones((T, B, D), np.float32))
+    assert entry.engine_taken == "fused"  # on a CPU
+
+
+def test_without_matplotlib_the_plot_is_skipped_and_said_so(command, project, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    result = command(
+        "benchmark", "recurrence", f"--shapes={TINY},1x4x3x6", "--engines=scan", "--peers=", "--repeats=1",
+        "--output=tiny",
+    )  # fmt: skip
+    assert result.code == 0
+    shapes = json.loads((project / "tiny.json").read_text())["shapes"]
+    assert [tuple(shape["shape"].values()) for shape in shapes] == [(B, T, D, H), (1, 4, 3, 6)]
+    assert "batch 2, time 3, input 4, hidden 5" in result.out
+    assert "batch 1, time 4, input 3, hidden 6" in result.out
+    assert "no plot: matplotlib is not installed; pip install 'lstm-research[benchmark]'" in result.out
+    assert [path.name for path in project.glob("tiny*")] == ["tiny.json"]
+
+
+def test_ratios_are_taken_within_a_round(recurrence):
+    ours, theirs = [1.0, 1.0, 4.0], [1.0, 4.0, 2.0]
+    assert statistics.median(theirs) / statistics.median(ours) == 2
+    assert recurrence.median_ratio(theirs, ours) == 1
+    with pytest.raises(ValueError, match="shorter"):
+        recurrence.median_ratio(theirs, ours[:2])
+
+
+def test_only_like_is_compared_with_like(entries, recurrence):
+    def entry(*label):
+        return entries.Entry(entries.Label(*label), {}, np.asarray, "nowhere")
+
+    own = recurrence.OWN
+    all_entries = [
+        entry(own, "lstm", "scan", "none", "float32"),
+        entry(own, "lstm", "scan", "zoneout", "float32"),
+        entry(own, "lstm", "fused", "zoneout", "float32"),  # there is no plain one on this engine
+        entry(own, "gru", "scan", "none", "float32"),
+        entry(own, "gru", "scan", "zoneout", "float32"),
+        entry(own, "lstm", "scan", "none", "bfloat16"),
+        entry("flax", "lstm", None, "none", "float32"),
+        entry("torch", "gru", None, "none", "float32"),
+        entry("haiku", "lstm", None, "none", "float32"),
+    ]
+    seconds = {each.label.name: {m: [index + 1.0] for m in MEASURES} for index, each in enumerate(all_entries)}
+    rows = recurrence.describe_entries(all_entries, seconds)
+    assert {row["name"]: (row["cost"] or {}).get("against") for row in rows if row["library"] == own} == {
+        "lstm scan": None,
+        "lstm scan zoneout": "lstm scan",
+        "lstm fused zoneout": None,
+        "gru scan": "lstm scan",
+        "gru scan zoneout": "gru scan",
+        "lstm scan bfloat16": None,
+    }
+    assert rows[1]["cost"] == {"against": "lstm scan", "forward": 2, "forward_backward": 2}
+    assert {row["name"]: list(row["speed"]) for row in rows if row["speed"]} == {
+        "lstm scan": ["flax"], "gru scan": ["torch"], "haiku lstm": ["flax"],
+    }  # fmt: skip
+    assert rows[0]["speed"]["flax"]["forward"] == 7
+
+
+def test_summary(recurrence):
+    def shape(cost, **speeds):
+        return {
+            "entries": [
+                {
+                    "name": name,
+                    "speed": {"flax": dict.fromkeys(MEASURES, speed)},
+                    "cost": {"against": "lstm scan", **dict.fromkeys(MEASURES, cost)} if name == "gru" else None,
+                }
+                for name, speed in speeds.items()
+            ]
+        }
+
+    rows = recurrence.summarize([shape(2.0, lstm=0.5, gru=4.0), shape(1.0, lstm=2.0, gru=9.0), shape(1.0, lstm=8.0)])
+    assert [(row["name"], row["ratio"]) for row in rows] == [
+        ("lstm", "speed against flax"),
+        ("gru", "speed against flax"),
+        ("gru", "cost against lstm scan"),
+    ]
+    assert rows[0]["forward"] == {"geometric_mean": pytest.approx(2), "least": 0.5, "largest": 8, "shapes": 3}
+    assert rows[1]["forward"] == {"geometric_mean": pytest.approx(6), "least": 4, "largest": 9, "shapes": 2}
+    assert rows[2]["forward_backward"]["geometric_mean"] == pytest.approx(2**0.5)
+
+
+def test_rounds_go_through_all_entries(entries, recurrence):
+    calls = []
+
+    def entry(name):
+        def run(measure):
+            return lambda: calls.append((name, measure))
+
+        label = entries.Label("flax", name, None, "none", "float32")
+        return entries.Entry(label, {measure: run(measure) for measure in MEASURES}, np.asarray, "nowhere")
+
+    seconds = entries.measure([entry("a"), entry("b")], repeats=3)
+    assert {name: {m: len(s) for m, s in each.items()} for name, each in seconds.items()} == {
+        f"flax {name}": {"forward": 3, "forward_backward": 3} for name in "ab"
+    }
+    order = [call for before, call in zip([None, *calls], calls, strict=False) if call != before]
+    one_round = [(name, measure) for name in "ab" for measure in MEASURES]
+    assert order == one_round * 4  # once to find how many calls last long enough, then the rounds
+
+
+def broken(what):
+    """An engine that gives something wrong."""
+
+    def engine(cell, params, xs, carry, **keywords):
+        carry, ys = ENGINES["scan"].run(cell, params, xs, carry, **keywords)
+        return carry, {
+            "value": ys * jnp.nan,
+            "shape": ys[1:],
+            "gradient": jax.lax.stop_gradient(ys),
+            "gradient value": ys + jnp.where(xs.sum() > 1e9, 0, jnp.sqrt(jnp.abs(0 * xs.sum()))),
+        }[what]
+
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("value", "outputs or gradients that are not finite"),
+        ("shape", r"outputs of the shape \(2, 2, 5\), not \(3, 2, 5\)"),
+        ("gradient", "no gradient of the inputs or of the parameters"),
+        ("gradient value", "outputs or gradients that are not finite"),
+    ],
+)
+def test_a_broken_entry_fails(what, message, recurrence, monkeypatch):
+    monkeypatch.setitem(ENGINES, "broken", ENGINES["scan"]._replace(run=broken(what)))
+    options = recurrence.Options(engines=["broken"], shapes=[recurrence.Shape(B, T, D, H)], peers=[], repeats=1)
+    with pytest.raises(RuntimeError, match=f"^lstm broken at {TINY}: {message}"):
+        recurrence.run(options, lambda record: None, lambda line: None)
+
+
+def test_a_peer_that_fails_is_no_peer_that_lacks_something(recurrence, peers, monkeypatch):
+    def fail(*arguments):
+        raise ValueError("its own trouble")
+
+    monkeypatch.setitem(peers.PEERS, "flax", peers.PEERS["flax"]._replace(make=fail))
+    options = recurrence.Options(engines=[], shapes=[recurrence.Shape(B, T, D, H)], peers=["flax"], repeats=1)
+    with pytest.raises(ValueError, match="its own trouble") as error:
+        recurrence.run(options, lambda record: None, lambda line: None)
+    assert error.value.__notes__ == [f"while building flax lstm at {TINY}"]
+
+
+def peer_cases():
+    for name, peer in benchmark.load("peers").PEERS.items():
+        for cell in peer.cells:
+            for dtype in ("float32", "bfloat16") if cell == "lstm" else ("float32",):
+                yield pytest.param(name, cell, dtype, id=f"{name}-{cell}-{dtype}")
+
+
+@pytest.mark.parametrize(("name", "cell", "dtype"), list(peer_cases()))
+def test_peers_run_over_time_and_not_over_the_batch(name, cell, dtype, peers, entries):
+    if not peers.PEERS[name].is_installed():
+        pytest.skip(f"{name} is not installed")
+    assert cell in CELLS
+    shape = entries.Shape(B, T, D, H)
+    # Every row of the batch reads the same, and every step is the same input to another state.
+    xs = np.broadcast_to(np.random.default_rng(0).standard_normal((1, 1, D), np.float32), (T, B, D)).copy()
+    label = entries.Label(name, cell, None, "none", dtype)
+    entry = peers.make_entry(label, shape, xs)
+    entry.check(shape, H)
+    (ys,) = entry.run["forward"]()
+    assert str(ys.dtype).removeprefix("torch.") == dtype
+    ys = entry.read(ys)
+    if ys.shape[0] == B:
+        ys = ys.swapaxes(0, 1)
+    np.testing.assert_allclose(ys[:, 0], ys[:, 1], atol=1e-6)
+    assert all(np.abs(ys[t] - ys[t - 1]).max() > 1e-3 for t in range(1, T))
+    gradients = entry.run["forward_backward"]()
+    assert {str(array.dtype).removeprefix("torch.") for array in gradients} == {dtype}
+    assert entry.read(gradients[0]).size == xs.size
+
+
+@pytest.mark.parametrize(("cell", "fields"), [("lstm", "ch"), ("gru", "h")])
+def test_noise_is_new_in_every_call(cell, fields, recurrence):
+    layer = CELLS[cell](hidden_size=64)
+    masks = [
+        recurrence.draw_masks("zoneout", layer, jax.random.key(seed), (8, 16), jnp.dtype("float32")) for seed in (0, 1)
+    ]
+    assert [name for name in "ch" if getattr(masks[0], f"zoneout_{name}") is not None] == list(fields)
+    assert masks[0].dropout is None
+    for name in fields:
+        first, second = (getattr(mask, f"zoneout_{name}") for mask in masks)
+        assert first.shape == (8, 16, 64)
+        assert set(np.unique(first)) == {0, 1}
+        assert (first != second).any()
+    dropout = recurrence.draw_masks("recurrent_dropout", layer, jax.random.key(0), (8, 16), jnp.dtype("float32"))
+    assert dropout.dropout.shape == (16, 64)
+    assert float(dropout.dropout.mean()) == pytest.approx(1, abs=0.1)
+    assert dropout.zoneout_c is dropout.zoneout_h is None
+
+
+def test_noise_is_drawn_inside_what_is_timed(recurrence, monkeypatch):
+    drawn = []
+    draw = recurrence.draw_masks
+
+    def spy(noise, cell, key, shape, dtype):
+        drawn.append(isinstance(key, jax.core.Tracer))
+        return draw(noise, cell, key, shape, dtype)
+
+    monkeypatch.setattr(recurrence, "draw_masks", spy)
+    label = recurrence.Label(recurrence.OWN, "lstm", "scan", "zoneout", "float32")
+    recurrence.make_entry(label, recurrence.Shape(B, T, D, H), np.ones((T, B, D), np.float32))
+    assert drawn[-2:] == [True, True]  # of the forward pass, and of both passes
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--cells=lstn", "unknown cell 'lstn'; did you mean 'lstm'"),
+        ("--engines=scam", "unknown engine 'scam'; did you mean 'scan'?"),
+        ("--peers=flex", "unknown peer 'flex'; did you mean 'flax'?"),
+        ("--dtype=float16", "unknown dtype 'float16'; did you mean "),
+        ("--noise=zone", "unknown noise 'zone'; did you mean 'none' or 'zoneout'"),
+        ("--shapes=32x128x256", "a shape is BATCHxTIMExINPUTxHIDDEN, as in 32x128x256x256, got '32x128x256'"),
+        ("--shapes=0x1x1x1", "a shape is BATCHxTIMExINPUTxHIDDEN"),
+        ("--shapes=", "give at least one shape"),
+        ("--repeats=0", "--repeats must be at least 1, got 0"),
+        ("--steps=5", "--steps is a flag of benchmark training, not of benchmark recurrence"),
+        ("lstm", "benchmark recurrence takes only flags, got lstm"),
+    ],
+)
+def test_mistakes(flag, message, refused):
+    assert message in refused("benchmark", "recurrence", flag)
+
+
+def test_mistakes_before_any_flag(refused):
+    assert "benchmark: say what to measure: recurrence, training" in refused("benchmark")
+    assert "unknown benchmark 'recurence'; did you mean 'recurrence'?" in refused("benchmark", "recurence")
+
+
+def test_an_absent_peer(refused, recurrence, peers, monkeypatch):
+    monkeypatch.setitem(peers.PEERS, "haiku", peers.PEERS["haiku"]._replace(module="no_such_module"))
+    error = refused("benchmark", "recurrence", "--peers=flax,haiku")
+    assert error.endswith("peer 'haiku' is not installed; pip install dm-haiku\n")
+    assert "haiku" not in recurrence.Options().peers
+    options = recurrence.Options(engines=["scan"], shapes=[recurrence.Shape(1, 1, 1, 1)], peers=[], repeats=1)
+    assert recurrence.run(options, lambda record: None, lambda line: None)["absent"]["haiku"] == "pip install dm-haiku"
+
+
+def test_an_output_that_cannot_be(refused, project):
+    (project / "file").write_text("")
+    refused("benchmark", "recurrence", f"--shapes={TINY}", "--output=file/results")
+    (project / "folder").mkdir()
+    error = refused("benchmark", "recurrence", f"--shapes={TINY}", "--output=folder")
+    assert "--output=folder is a folder; give a name in it" in error
+
+
+def test_measurements_that_are_not_there(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark.lstm_research, "__file__", str(tmp_path / "lib" / "lstm_research" / "__init__.py"))
+    monkeypatch.delitem(__import__("sys").modules, "lstm_research.benchmarks", raising=False)
+    error = refused("benchmark", "recurrence")
+    assert "the measurements are missing" in error
+    assert "run from a whole checkout" in error
+
+
+def test_a_wheel_holds_the_measurements_and_no_results(tmp_path):
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        assert f"lstm_research/benchmarks/{path.name}" in names
+    top = {name.split("/")[0] for name in names}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"lstm_research"}
+    assert not any("results" in name for name in names)
