@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Test processes side by side.
 WORKERS ?= 2
 
-.PHONY: setup quickstart test lint clean
+.PHONY: setup quickstart test test-all lint clean
 
 # The stamp files say which lock the environment was made from; a changed lock updates it.
 $(VENV)/.core: requirements.lock pyproject.toml
@@ -33,6 +33,10 @@ lint: setup
 
 test: lint $(VENV)/.parity
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+# All of what `test` runs a sample of.
+test-all: lint $(VENV)/.parity
+	$(BIN)/python -m pytest -n $(WORKERS) --whole
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

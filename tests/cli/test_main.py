@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lstm_research.cli.main import COMMANDS
+from lstm_research.models import CELLS
 
 SCRIPT = Path(sys.executable).parent / "lstm-research"
 ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": ""}
@@ -41,8 +42,8 @@ def test_mistake_in_a_process_of_its_own(project: Path) -> None:
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr == (
-        "lstm-research: error: unknown model.cell.name 'lstmm'; did you mean 'lstm'? "
-        "valid: gru, lstm, original_gru, peephole_lstm, rnn\n"
+        "lstm-research: error: unknown model.cell.name 'lstmm'; did you mean 'lstm' or 'nog_lstm' or 'nig_lstm'? "
+        f"valid: {', '.join(sorted(CELLS))}\n"
     )
     assert not (project / "runs").exists()
 

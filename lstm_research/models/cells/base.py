@@ -67,6 +67,15 @@ class Cell(abc.ABC):
         get_initializer(self.input_initializer)
         get_initializer(self.recurrent_initializer)
 
+    def __str__(self) -> str:
+        """Returns the class and the choices that are not the defaults."""
+        chosen = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(chosen)})"
+
     @property
     def carry_sizes(self) -> dict[str, int]:
         """The number of features of each field of the carry."""

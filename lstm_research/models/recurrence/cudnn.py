@@ -17,8 +17,11 @@ def cudnn_refusal(
     cell: Cell, params: Params, xs: Array, carry: Any, *, resets: Array | None, masks: RecurrentMasks, **_: Any
 ) -> str | None:
     """Returns what keeps cuDNN from serving a call, or None."""
-    if not _is_plain(cell):
-        return f"it serves plain LSTMs only, which {cell} is not"
+    if type(cell) is not LSTM:
+        return f"it serves plain LSTMs only, not {type(cell).__name__}"
+    options = _options(cell)
+    if options:
+        return f"it serves plain LSTMs only, without {', '.join(options)}"
     if resets is not None:
         return "it has no resets"
     if any(mask is not None for mask in masks):
@@ -76,11 +79,9 @@ def _call_cudnn(xs: Array, h: Array, c: Array, weights: Array, lengths: Array, D
     return ys, h[0], c[0]
 
 
-def _is_plain(cell: Cell) -> bool:
-    """Whether the cell computes what the default `LSTM` computes, however its parameters start."""
-    if type(cell) is not LSTM:
-        return False
+def _options(cell: LSTM) -> list[str]:
+    """Returns the options by which an LSTM computes something else than the plain one, however its parameters start."""
     starts = ("input_initializer", "recurrent_initializer", "learned_initial_state", "forget_bias", "chrono_max_length")
-    names = {field.name for field in dataclasses.fields(cell)}
     plain = LSTM(cell.hidden_size)
-    return dataclasses.replace(cell, **{name: getattr(plain, name) for name in starts if name in names}) == plain
+    names = [field.name for field in dataclasses.fields(cell) if field.name not in starts]
+    return [f"{name}={getattr(cell, name)!r}" for name in names if getattr(cell, name) != getattr(plain, name)]

@@ -146,6 +146,10 @@ def test_equal_descriptions_are_equal_and_hash_equally(name):
         cell.hidden_size = 3
 
 
+def test_a_cell_is_named_by_what_was_chosen():
+    assert str(LSTM(H, peepholes=True)) == f"LSTM(hidden_size={H}, peepholes=True)"
+
+
 def test_cells_of_different_kinds_differ():
     assert len({constructor(H) for constructor in CELLS.values()}) == len(CELLS)
 

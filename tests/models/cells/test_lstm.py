@@ -51,7 +51,9 @@ def assert_close(actual, expected, tolerance=1e-12):
 
 def keras_lstm(cell):
     keras = library("keras")
+    exact = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}  # Keras' own compute in float32, whatever the layer's dtype.
     names = {"recurrent_activation": cell.gate_activation, "activation": cell.input_activation}
+    names = {keyword: exact.get(name, name) for keyword, name in names.items()}
     layer = keras.layers.LSTMCell(H, dtype="float64", **names)
     layer.build((None, D))
 
@@ -67,7 +69,7 @@ def flax_lstm(cell):
     module = flax.linen.OptimizedLSTMCell(H)
 
     def step(params, x, c, h):
-        W, U, b = (dict(zip("ifgo", blocks(params[f"{name}"]), strict=True)) for name in KERNELS)
+        W, U, b = (dict(zip("ifgo", blocks(params[name]), strict=True)) for name in KERNELS)
         weights = {f"i{gate}": {"kernel": W[gate]} for gate in "ifgo"}
         weights |= {f"h{gate}": {"kernel": U[gate], "bias": b[gate]} for gate in "ifgo"}
         return module.apply({"params": weights}, (c, h), x)[0]
@@ -137,10 +139,8 @@ def test_projection_equals_pytorch(engine):
         results = (ys, carry.h, carry.c)
         return sum((result * w).sum() for result, w in zip(results, loss_weights, strict=True)), results
 
-    inputs = (
-        {name: w.detach().numpy() for name, w in module.named_parameters()},
-        *(a.detach().numpy() for a in (x, h, c)),
-    )
+    states = (a.detach().numpy() for a in (x, h, c))
+    inputs = {name: w.detach().numpy() for name, w in module.named_parameters()}, *states
     gradients, ours = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True))(*jax.tree.map(jnp.asarray, inputs))
     assert_close(ours, tuple(result.detach().numpy() for result in results))
     theirs = {name: w.grad.numpy() for name, w in module.named_parameters()}, *(a.grad.numpy() for a in (x, h, c))
@@ -152,8 +152,9 @@ def test_projection_equals_pytorch(engine):
 
 def step_from_random_state(cell, params):
     rng = np.random.default_rng(3)
+    x = jnp.asarray(rng.normal(size=D))
     carry = cell.carry_type(**{field: jnp.asarray(rng.normal(size=n)) for field, n in cell.carry_sizes.items()})
-    return cell.step(params, carry, jnp.asarray(rng.normal(size=D)))
+    return cell.step(params, carry, x)
 
 
 @pytest.mark.usefixtures("x64")
@@ -189,11 +190,12 @@ def test_a_gate_that_is_left_out_is_an_open_one(left_out):
     params, gate = draw_params(cell), "ifgo".index(left_out[0])
     row = "ifo".index(left_out[0])
     open_gate = {
-        "input_kernel": jnp.insert(params["input_kernel"], [gate * H] * H, 0.0, axis=-1),
-        "recurrent_kernel": jnp.insert(params["recurrent_kernel"], [gate * H] * H, 0.0, axis=-1),
-        "bias": jnp.insert(params["bias"], [gate * H] * H, 60.0),
-        "peephole": jnp.insert(params["peephole"], row, 0.0, axis=0),
+        "input_kernel": np.insert(params["input_kernel"], [gate * H] * H, 0.0, axis=-1),
+        "recurrent_kernel": np.insert(params["recurrent_kernel"], [gate * H] * H, 0.0, axis=-1),
+        "bias": np.insert(params["bias"], [gate * H] * H, 60.0),
+        "peephole": np.insert(params["peephole"], row, 0.0, axis=0),
     }
+    open_gate = jax.tree.map(jnp.asarray, open_gate)
     assert_close(step_from_random_state(LSTM(H, peepholes=True), open_gate), step_from_random_state(cell, params))
 
 
@@ -254,7 +256,7 @@ def test_every_combination_of_options_composes_or_is_refused(cell_type):
                     carry, y = cell.step(params, carry, jnp.asarray(x))
                 return sum(leaf.sum() for leaf in carry), (carry, y)
 
-            if number % 16 == 0 or (options["gate_recurrence"] and number % 5 == 0):
+            if number % 8 == 3:
                 gradients, (carry, y) = jax.grad(two_steps, has_aux=True)(params)
                 assert {name for name, gradient in gradients.items() if not gradient.any()} == set()
             else:
@@ -279,9 +281,8 @@ def test_the_draws_of_the_plain_lstm_are_those_of_always():
     input_key, recurrent_key = jax.random.split(jax.random.key(3))
     plain = initial_params()
     np.testing.assert_array_equal(plain["input_kernel"], init_gates("lecun_normal", input_key, D, H, 4, "float32"))
-    np.testing.assert_array_equal(
-        plain["recurrent_kernel"], init_gates("orthogonal", recurrent_key, H, H, 4, "float32")
-    )
+    recurrent_kernel = init_gates("orthogonal", recurrent_key, H, H, 4, "float32")
+    np.testing.assert_array_equal(plain["recurrent_kernel"], recurrent_kernel)
     others = {"peepholes": True, "gate_recurrence": True, "layer_norm": True, "learned_initial_state": True}
     for name, options in {"lstm": others, "mogrifier_lstm": {}, "multiplicative_lstm": {}}.items():
         params = initial_params(name=name, **options)
@@ -305,13 +306,14 @@ def test_forget_bias(name, signs):
     [("lstm", (-1, 1, 0, 0)), ("nig_lstm", (1, 0, 0)), ("cifg_lstm", (-1, 0, 0)), ("capped_lstm", (-1, 1, 0, 0))],
 )
 def test_chrono_initialisation_spreads_the_memory_evenly_up_to_a_length(name, signs):
-    bias = np.asarray(initial_params(4000, name, chrono_max_length=101)["bias"], np.float64).reshape(-1, 4000)
+    cell = CELLS[name](2000, chrono_max_length=101, recurrent_initializer=jax.nn.initializers.zeros)
+    bias = np.asarray(cell.init(jax.random.key(3), D)["bias"], np.float64).reshape(-1, 2000)
     b_f = bias[signs.index(1)] if 1 in signs else -bias[signs.index(-1)]
     steps = np.exp(b_f)
     assert steps.min() >= 1
     assert steps.max() <= 100
     for share in (0.1, 0.5, 0.9):
-        assert np.quantile(steps, share) == pytest.approx(1 + 99 * share, abs=3)
+        assert np.quantile(steps, share) == pytest.approx(1 + 99 * share, abs=5)
     np.testing.assert_array_equal(bias, np.outer(signs, b_f))
 
 
@@ -397,9 +399,8 @@ def test_layer_norm_equals_flax():
 
 
 def test_layer_norm_of_gates_is_that_of_each_gate():
-    x, scale, bias = (
-        jax.random.normal(jax.random.key(k), s) for k, s in enumerate(((5, 2, 3 * H), (3 * H,), (3 * H,)))
-    )
+    shapes = (5, 2, 3 * H), (3 * H,), (3 * H,)
+    x, scale, bias = (jax.random.normal(jax.random.key(k), shape) for k, shape in enumerate(shapes))
     for shift in (bias, None):
         actual = layer_norm_gates(x, scale, shift, 3)
         for k, gate in enumerate(actual):
