@@ -84,13 +84,24 @@ class Refused(NamedTuple):
 
 
 OF_GATES = {"hidden_size": 4, "input_initializer": "glorot_uniform", "recurrent_initializer": "uniform_hidden"}
+OF_GATES |= {"learned_initial_state": True}
+OF_LSTM = OF_GATES | {"input_gate": "capped", "forget_gate": False, "output_gate": False, "projection_size": 4}
+OF_LSTM |= {"peepholes": True, "gate_recurrence": True, "layer_norm": True, "forget_bias": 0.0, "chrono_max_length": 9}
+OF_LSTM |= dict.fromkeys(("gate_activation", "input_activation", "output_activation"), "hard_sigmoid")
+OF_GRU = OF_GATES | {"gate_activation": "hard_sigmoid", "activation": "relu", "chrono_max_length": 9}
 OF_ADAM = {"b1": 0.5, "b2": 0.5, "eps": 0.1}
+
+
+def without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
 
 
 def rows(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {prefix + key: value for key, value in values.items()}
 
 
+OF_FORGET_GATE = ("forget_gate", "forget_bias", "chrono_max_length")
+OF_VANILLA = without(OF_LSTM, "peepholes")
 KNOBS: dict[str, Any] = {
     "seed": 1,
     **rows("training.", {"num_steps": 3, "log_every": 2, "eval_every": 3, "checkpoint_every": 3}),
@@ -108,18 +119,38 @@ KNOBS: dict[str, Any] = {
     "model.name": Refused("another_model"),
     **rows("model[language_model].", {"embedding_size": 4, "num_layers": 2, "residual": True, "tied": True}),
     **rows("model[language_model].", {"highway": True, "skip": True, "skip_output": True}),
-    **rows("model[language_model].", {"dtype": "bfloat16", "engine": Refused("warp")}),
+    **rows(
+        "model[language_model].",
+        {"dtype": "bfloat16", "param_dtype": "bfloat16", "param_dtype": "bfloat16", "engine": Refused("warp")},
+    ),
     "model[language_model].cell": {"name": "gru", "hidden_size": 8},
     "model[language_model].dropout": {"input_rate": 0.5},
     **rows("model.dropout.", {"input_rate": 0.5, "layer_rate": 0.5, "output_rate": 0.5, "embedding_rate": 0.5}),
     **rows("model.dropout.", {"recurrent_rate": 0.5, "weight_rate": 0.5, "locked": True}),
     **rows("model.dropout.", {"zoneout_c_rate": 0.5, "zoneout_h_rate": 0.5}),
     "model.cell.name": {"name": "rnn", "hidden_size": 8},
-    **rows("model.cell[gru].", OF_GATES),
-    **rows("model.cell[original_gru].", OF_GATES),
-    **rows("model.cell[rnn].", OF_GATES | {"activation": "relu"}),
-    **rows("model.cell[lstm].", OF_GATES | {"forget_bias": 0.0, "peepholes": True}),
-    **rows("model.cell[peephole_lstm].", OF_GATES | {"forget_bias": 0.0}),
+    **rows("model.cell[gru].", OF_GRU | {"update_bias": 1.0, "layer_norm": True}),
+    **rows("model.cell[layer_norm_gru].", OF_GRU | {"update_bias": 1.0}),
+    **rows("model.cell[original_gru].", OF_GRU | {"update_bias": 1.0}),
+    **rows("model.cell[mgu].", OF_GRU | {"forget_bias": 1.0}),
+    **rows("model.cell[janet].", OF_GRU | {"forget_bias": 0.0, "beta": 0.5}),
+    **rows("model.cell[rnn].", OF_GATES | {"activation": "relu", "recurrent_factor": 0.5}),
+    **rows("model.cell[irnn].", without(OF_GATES, "recurrent_initializer") | {"recurrent_factor": 0.5}),
+    **rows("model.cell[indrnn].", OF_GATES | {"activation": "tanh", "recurrent_factor": 0.5}),
+    **rows("model.cell[lstm].", OF_LSTM),
+    **rows("model.cell[capped_lstm].", without(OF_LSTM, "input_gate", "forget_gate")),
+    **rows("model.cell[layer_norm_lstm].", without(OF_LSTM, "layer_norm")),
+    **rows("model.cell[mogrifier_lstm].", OF_LSTM | {"rounds": 2, "rank": 2}),
+    **rows("model.cell[multiplicative_lstm].", OF_LSTM),
+    **rows("model.cell[original_lstm].", without(OF_LSTM, *OF_FORGET_GATE) | {"input_gate": "none"}),
+    **rows("model.cell[peephole_lstm].", OF_VANILLA),
+    **rows("model.cell[cifg_lstm].", without(OF_VANILLA, "input_gate", "forget_gate")),
+    **rows("model.cell[fgr_lstm].", without(OF_VANILLA, "gate_recurrence")),
+    **rows("model.cell[nfg_lstm].", without(OF_VANILLA, *OF_FORGET_GATE) | {"input_gate": "none"}),
+    **rows("model.cell[niaf_lstm].", without(OF_VANILLA, "input_activation")),
+    **rows("model.cell[nig_lstm].", without(OF_VANILLA, "input_gate")),
+    **rows("model.cell[noaf_lstm].", without(OF_VANILLA, "output_activation")),
+    **rows("model.cell[nog_lstm].", without(OF_VANILLA, "output_gate")),
     **rows("optimizer.", {"name": {"name": "adam", "learning_rate": 0.1}, "learning_rate": 0.2}),
     **rows("optimizer.", {"schedule": {"name": "linear"}, "clip_norm": 0.01, "clip_value": 0.01}),
     **rows("optimizer.", {"weight_decay": 0.1, "decay": "all"}),

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from lstm_research.common.arrays import Array, Float
+from lstm_research.common.arrays import Array, DTypeLike, Float
 from lstm_research.models.cells.activations import sigmoid
 from lstm_research.models.cells.base import dense
 
@@ -23,9 +23,20 @@ class Highway(nnx.Module):
     Parameters: `kernel` W `[H, H]`, drawn with variance 1/H, and `bias` b `[H]`, which starts at -1.
     """
 
-    def __init__(self, size: int, *, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (size, size)))
-        self.bias = nnx.Param(jnp.full((size,), INITIAL_BIAS))
+    def __init__(
+        self, size: int, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike = "float32", rngs: nnx.Rngs
+    ):
+        """Draws the parameters.
+
+        Args:
+          size: H.
+          dtype: of the product, that of `xs` if None.
+          param_dtype: of the parameters.
+          rngs: draws them.
+        """
+        self.dtype = dtype
+        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (size, size), param_dtype))
+        self.bias = nnx.Param(jnp.full((size,), INITIAL_BIAS, param_dtype))
 
     def __call__(self, xs: Float[Array, "*any H"], ys: Float[Array, "*any H"]) -> Float[Array, "*any H"]:
         """Returns y, in the dtype of `ys`.
@@ -34,5 +45,5 @@ class Highway(nnx.Module):
           xs: the layer's input x.
           ys: its output F(x).
         """
-        gate = sigmoid(dense(xs, self.kernel[...].astype(xs.dtype)) + self.bias[...]).astype(ys.dtype)
-        return gate * ys + (1 - gate) * xs
+        gate = sigmoid(dense(xs, self.kernel[...].astype(self.dtype or xs.dtype)) + self.bias[...])
+        return (gate * ys + (1 - gate) * xs).astype(ys.dtype)

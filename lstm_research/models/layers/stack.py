@@ -80,7 +80,8 @@ class RecurrentStack(nnx.Module):
                 layer = Recurrent(cell, size, **options, rngs=rngs)
             setattr(self, f"layer_{index}", layer)
             if highway and index > 0:
-                setattr(self, f"layer_{index}_highway", Highway(layer.output_size, rngs=rngs))
+                gate = Highway(layer.output_size, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+                setattr(self, f"layer_{index}_highway", gate)
             size = layer.output_size + (input_size if skip else 0)
 
     @property

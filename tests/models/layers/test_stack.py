@@ -188,6 +188,19 @@ def test_a_highway_starts_by_passing_most_of_its_input_on():
     assert highway(xs.astype("bfloat16"), ys.astype("bfloat16")).dtype == "bfloat16"
 
 
+def test_a_highway_has_the_precision_that_is_asked_for():
+    highway = Highway(H, dtype="bfloat16", rngs=nnx.Rngs(0))
+    xs, ys = make_inputs(1)[..., :1] * jnp.arange(H), make_inputs(2)[..., :1] * jnp.ones(H)
+    rounded = xs.astype("bfloat16").astype("float32"), highway.kernel[...].astype("bfloat16").astype("float32")
+    gate = 1 / (1 + np.exp(-(np.matmul(*rounded) + np.asarray(highway.bias[...]))))
+    actual = highway(xs, ys)
+    assert_close(actual, gate * ys + (1 - gate) * xs)
+    assert actual.dtype == "float32"
+    assert jnp.abs(actual - Highway(H, rngs=nnx.Rngs(0))(xs, ys)).max() > 1e-4
+    stack = RecurrentStack(LSTM(H), D, num_layers=2, highway=True, param_dtype="bfloat16", rngs=nnx.Rngs(0))
+    assert all(leaf.dtype == "bfloat16" for leaf in jax.tree.leaves(functional(stack)[1]))
+
+
 def test_input_dropout_is_the_same_for_every_layer_that_reads_the_input():
     rates, options = DropoutRates(input_rate=0.5), {"num_layers": 3, "skip": True}
     noisy, params, _ = make_stack(LSTM(H), rates=rates, **options)

@@ -246,8 +246,8 @@ def property_second_derivatives(case):
         return case.loss(*unravel(vector), **case.options)
 
     # Forward over forward; then forward and reverse over reverse. (`property_jvp` has reverse alone.)
-    check_grads(loss, (vector,), order=2, modes=("fwd",), rtol=1e-6, atol=1e-6, eps=1e-5)
-    check_grads(jax.jit(jax.grad(loss)), (vector,), order=1, modes=("fwd", "rev"), rtol=1e-6, atol=1e-6, eps=1e-5)
+    check_grads(loss, (vector,), order=2, modes=("fwd",), rtol=1e-5, atol=1e-5, eps=1e-5)
+    check_grads(jax.jit(jax.grad(loss)), (vector,), order=1, modes=("fwd", "rev"), rtol=1e-5, atol=1e-5, eps=1e-5)
 
 
 def property_other_platforms(case):
@@ -398,7 +398,7 @@ def table():
     for (i, cell), (j, engine), (k, prop) in itertools.product(
         enumerate(CELLS), enumerate(engines), enumerate(PROPERTIES)
     ):
-        in_sample = (2 * i + 4 * j + k) % 9 == 0 or (cell, engine) == ("lstm", "fused")
+        in_sample = (5 * i + 7 * j + k) % 18 == 0 or (cell, engine) == ("lstm", "fused")
         yield pytest.param(cell, engine, prop, marks=[] if in_sample else [pytest.mark.whole])
 
 
