@@ -58,7 +58,7 @@ def layer_norm_gates(
     """
 
     def of_gates(array: Array) -> Array:
-        return array.reshape(*array.shape[:-1], num_gates, -1)
+        return array.reshape(*array.shape[:-1], num_gates, array.shape[-1] // num_gates)
 
     y = layer_norm(of_gates(x), of_gates(scale), None if bias is None else of_gates(bias), epsilon)
     return [y[..., gate, :] for gate in range(num_gates)]
