@@ -219,8 +219,8 @@ def draw_masks(
         kept = jax.random.bernoulli(h_key, 1 - _RATE, (B, sizes["h"]))
         return RecurrentMasks(dropout=kept.astype(dtype) / (1 - _RATE))
     return RecurrentMasks(
-        zoneout_c=jax.random.bernoulli(c_key, _RATE, (T, B, sizes["c"])).astype(dtype) if "c" in sizes else None,
-        zoneout_h=jax.random.bernoulli(h_key, _RATE, (T, B, sizes["h"])).astype(dtype),
+        zoneout_c=jax.random.bernoulli(c_key, _RATE, (T, B, sizes["c"])) if "c" in sizes else None,
+        zoneout_h=jax.random.bernoulli(h_key, _RATE, (T, B, sizes["h"])),
     )
 
 

@@ -95,7 +95,7 @@ def recurrent_masks(
       rates: of which the recurrent and the zoneout rates are used.
       cell: whose state it is.
       steps: (T, B).
-      dtype: of the masks; `unroll` casts them to that of the state.
+      dtype: of the masks that are numbers; `unroll` casts them to that of the state.
     """
     T, B = steps
     sizes = cell.carry_sizes
@@ -105,7 +105,7 @@ def recurrent_masks(
             return None
         if key is None:
             return jnp.full((T, 1, 1), rate, dtype)
-        return jax.random.bernoulli(key, rate, (T, B, sizes[field])).astype(dtype)
+        return jax.random.bernoulli(key, rate, (T, B, sizes[field]))
 
     dropout_key, c_key, h_key = (None, None, None) if key is None else jax.random.split(key, 3)
     return RecurrentMasks(

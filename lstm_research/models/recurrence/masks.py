@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
-from lstm_research.common.arrays import Array, Float
+import jax.numpy as jnp
+
+from lstm_research.common.arrays import Array, Bool, Float
 from lstm_research.models.cells.base import Carry
 
 
@@ -14,20 +16,24 @@ class RecurrentMasks(NamedTuple):
         recurrent weights. Gal and Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural
         Networks", 2016.
       zoneout_c: `[T, B, H]`, or anything that broadcasts to it: the share d of the old memory that is kept,
-        c' ← d*c + (1 - d)*c'. Zeros and ones in training, the rate itself in evaluation. Krueger et al., "Zoneout:
-        Regularizing RNNs by Randomly Preserving Hidden Activations", 2017.
+        c' ← d*c + (1 - d)*c'. True and False in training (a quarter of the memory of numbers), the rate itself in
+        evaluation. Krueger et al., "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations", 2017.
       zoneout_h: the same for the hidden state, which is also the output.
     """
 
     dropout: Float[Array, "*T B H"] | None = None
-    zoneout_c: Float[Array, "T #B #H"] | None = None
-    zoneout_h: Float[Array, "T #B #H"] | None = None
+    zoneout_c: Float[Array, "T #B #H"] | Bool[Array, "T #B #H"] | None = None
+    zoneout_h: Float[Array, "T #B #H"] | Bool[Array, "T #B #H"] | None = None
 
 
 def zoneout(old: Carry, new: Carry, keep_c: Array | None, keep_h: Array | None) -> Carry:
     """Returns the carry after a step with the shares `keep_c` and `keep_h` of the old one kept."""
     if keep_c is not None:
-        new = new._replace(c=keep_c * old.c + (1 - keep_c) * new.c)
+        new = new._replace(c=_keep(keep_c, old.c, new.c))
     if keep_h is not None:
-        new = new._replace(h=keep_h * old.h + (1 - keep_h) * new.h)
+        new = new._replace(h=_keep(keep_h, old.h, new.h))
     return new
+
+
+def _keep(share: Array, old: Array, new: Array) -> Array:
+    return jnp.where(share, old, new) if share.dtype == bool else share * old + (1 - share) * new

@@ -24,8 +24,8 @@ class Step(NamedTuple):
 
     z: Any
     dropout: Float[Array, "*batch #H"] | None
-    zoneout_c: Float[Array, "*batch #H"] | None
-    zoneout_h: Float[Array, "*batch #H"] | None
+    zoneout_c: Float[Array, "*batch #H"] | Bool[Array, "*batch #H"] | None
+    zoneout_h: Float[Array, "*batch #H"] | Bool[Array, "*batch #H"] | None
     valid: Bool[Array, "*batch"] | None
     reset: Bool[Array, "*batch"] | None
 

@@ -52,7 +52,8 @@ def unroll(
     dtype = tree_dtype(xs, params)
     if carry is None:
         carry = cell.initial_carry(params, (B,), dtype)
-    carry, masks = jax.tree.map(lambda leaf: leaf.astype(dtype), (carry, masks))
+    carry = jax.tree.map(lambda leaf: leaf.astype(dtype), carry)
+    masks = jax.tree.map(lambda mask: mask if mask.dtype == bool else mask.astype(dtype), masks)
     if lengths is not None:
         # Padding must be harmless before it meets a weight: 0 · NaN in a weight gradient would be NaN.
         valid = jnp.arange(T)[:, None] < lengths
@@ -104,3 +105,5 @@ def _check_masks(cell: Cell, masks: RecurrentMasks, T: int, B: int) -> None:
         if not agrees or mask.ndim not in ((2, 3) if name == "dropout" else (3,)):
             or_once = f" or [B, H] = {shape[1:]}" if name == "dropout" else ""
             raise ValueError(f"masks.{name} must have the shape [T, B, H] = {shape}{or_once}, got {mask.shape}")
+        if name == "dropout" and mask.dtype == bool:
+            raise ValueError("masks.dropout must be numbers, with what is kept scaled by 1/(1 - rate), got bool")

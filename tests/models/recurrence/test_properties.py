@@ -343,6 +343,9 @@ def property_zoneout_masks(case):
     for field in {"c", "h"} & set(case.sizes):
         assert_equal(getattr(kept, field), getattr(carry, field))
     assert_equal(ys, np.broadcast_to(carry.h, ys.shape))
+    half = masks(lambda shape: rng.random(shape) < 0.5)
+    as_numbers = jax.tree.map(lambda mask: mask * 1.0, half)
+    assert_equal(case.run(*case.inputs, masks=half), case.run(*case.inputs, masks=as_numbers))
     for draw in (rng.random, lambda shape: (rng.random(shape) < 0.5) * 1.0):
         options = case.options | {"masks": masks(draw)}
         assert_close(case.run(*case.inputs, True, **options), oracle(case.cell, *case.inputs, reverse=True, **options))

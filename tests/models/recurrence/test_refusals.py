@@ -31,6 +31,7 @@ ones = jnp.ones
         ({"masks": RecurrentMasks(dropout=ones((2, B, H)))}, ["dropout", "(5, 4, 3)", "(2, 4, 3)"]),
         ({"masks": RecurrentMasks(zoneout_h=ones((2, B, H)))}, ["zoneout_h", "(5, 4, 3)", "(2, 4, 3)"]),
         ({"masks": RecurrentMasks(zoneout_c=ones((T, B, 2)))}, ["zoneout_c", "(5, 4, 3)", "(5, 4, 2)"]),
+        ({"masks": RecurrentMasks(dropout=ones((B, H), bool))}, ["dropout", "numbers", "bool"]),
         ({"masks": RecurrentMasks(zoneout_h=ones(()))}, ["zoneout_h", "(5, 4, 3)", "()"]),
     ],
 )
