@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from lstm_research.models.cells.base import Cell, GatedCell
-from lstm_research.models.cells.gru import GRU, GRUCarry, OriginalGRU
-from lstm_research.models.cells.indrnn import IndRNN, IndRNNCarry
-from lstm_research.models.cells.janet import JANET, JANETCarry
+from lstm_research.models.cells.base import Cell, GatedCell, HiddenCarry
+from lstm_research.models.cells.gru import GRU, OriginalGRU
+from lstm_research.models.cells.indrnn import IndRNN
+from lstm_research.models.cells.janet import JANET
 from lstm_research.models.cells.lstm import LSTM, GateRecurrentLSTMCarry, LSTMCarry
-from lstm_research.models.cells.minimal_gated_unit import MGU, MGUCarry
+from lstm_research.models.cells.minimal_gated_unit import MGU
 from lstm_research.models.cells.mogrifier import MogrifierLSTM
 from lstm_research.models.cells.multiplicative_lstm import MultiplicativeLSTM
-from lstm_research.models.cells.rnn import RNN, RNNCarry
+from lstm_research.models.cells.rnn import RNN
 
 # The vanilla LSTM of Greff et al., "LSTM: A Search Space Odyssey", 2017; there each variant differs from it in
 # one thing. (NP, no peepholes, is "lstm".)
@@ -53,16 +53,12 @@ __all__ = [
     "MGU",
     "RNN",
     "Cell",
-    "GRUCarry",
     "GateRecurrentLSTMCarry",
     "GatedCell",
+    "HiddenCarry",
     "IndRNN",
-    "IndRNNCarry",
-    "JANETCarry",
     "LSTMCarry",
-    "MGUCarry",
     "MogrifierLSTM",
     "MultiplicativeLSTM",
     "OriginalGRU",
-    "RNNCarry",
 ]

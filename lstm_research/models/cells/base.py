@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,14 @@ from lstm_research.models.cells.initializers import Initializer, get_initializer
 
 Carry = Any
 """A NamedTuple of arrays `[*batch, size]`. The field that feeds the recurrent weights is called `h`."""
+
+
+class HiddenCarry(NamedTuple):
+    """State of a cell that has no memory besides its hidden state."""
+
+    h: Float[Array, "*batch H"]
+
+
 Product = Callable[[Callable[[Params, Any], Array], Params, Any], Array]
 """`(function, params, operand) -> function(params, operand)`, where `function` is linear in the kernels it reads."""
 

@@ -1,22 +1,16 @@
 """Gated recurrent units: the form that vendor libraries compute, and the original."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
 from lstm_research.models.cells.activations import get_activation
-from lstm_research.models.cells.base import Cell, GatedCell, Product, apply, dense
+from lstm_research.models.cells.base import Cell, GatedCell, HiddenCarry, Product, apply, dense
 from lstm_research.models.cells.initializers import check_chrono, chrono_bias
 from lstm_research.models.cells.layer_norm import layer_norm_gates
-
-
-class GRUCarry(NamedTuple):
-    """State of a `GRU` or an `OriginalGRU`."""
-
-    h: Float[Array, "*batch H"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +22,7 @@ class _GRU(Cell):
     update_bias: float | None = None
     chrono_max_length: int | None = None
 
-    carry_type: ClassVar[type] = GRUCarry
+    carry_type: ClassVar[type] = HiddenCarry
     num_gates: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
@@ -98,8 +92,8 @@ class GRU(_GRU, GatedCell):
         return dense(xs, params["input_kernel"]) if self.layer_norm else super().project(params, xs)
 
     def update(
-        self, params: Params, carry: GRUCarry, z: Float[Array, "*batch GH"], r: Float[Array, "*batch GH"]
-    ) -> tuple[GRUCarry, Float[Array, "*batch H"]]:
+        self, params: Params, carry: HiddenCarry, z: Float[Array, "*batch GH"], r: Float[Array, "*batch GH"]
+    ) -> tuple[HiddenCarry, Float[Array, "*batch H"]]:
         """See `GatedCell.update`."""
         if self.layer_norm:
             z_r, z_u, z_n = layer_norm_gates(z, params["input_norm_scale"], params["bias"], 3)
@@ -112,7 +106,7 @@ class GRU(_GRU, GatedCell):
         u = gate(z_u + r_u)
         n = activation(z_n + reset * (r_n + params["recurrent_bias"]))
         h = (1 - u) * n + u * carry.h
-        return GRUCarry(h=h), h
+        return HiddenCarry(h=h), h
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,11 +138,11 @@ class OriginalGRU(_GRU):
     def advance(
         self,
         params: Params,
-        carry: GRUCarry,
+        carry: HiddenCarry,
         z: Float[Array, "*batch GH"],
         recurrent_mask: Float[Array, "*#batch H"] | None = None,
         product: Product = apply,
-    ) -> tuple[GRUCarry, Float[Array, "*batch H"]]:
+    ) -> tuple[HiddenCarry, Float[Array, "*batch H"]]:
         """See `Cell.advance`."""
         dropped = carry.h if recurrent_mask is None else carry.h * recurrent_mask
         z_ru, z_n = jnp.split(z, [2 * self.hidden_size], axis=-1)
@@ -156,7 +150,7 @@ class OriginalGRU(_GRU):
         r, u = jnp.split(gate(z_ru + product(self._mix_gates, params, dropped)), 2, axis=-1)
         n = activation(z_n + product(self._mix_candidate, params, r * dropped))
         h = (1 - u) * n + u * carry.h
-        return self.finish(carry, GRUCarry(h=h), h)
+        return self.finish(carry, HiddenCarry(h=h), h)
 
     def _mix_gates(self, params: Params, h: Float[Array, "*any H"]) -> Float[Array, "*any N"]:
         return dense(h, params["recurrent_kernel"][:, : 2 * self.hidden_size])

@@ -1,20 +1,14 @@
 """The independently recurrent network."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
 from lstm_research.models.cells.activations import get_activation
-from lstm_research.models.cells.base import GatedCell
+from lstm_research.models.cells.base import GatedCell, HiddenCarry
 from lstm_research.models.cells.initializers import Initializer, init_gates
-
-
-class IndRNNCarry(NamedTuple):
-    """State of an `IndRNN`."""
-
-    h: Float[Array, "*batch H"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +36,7 @@ class IndRNN(GatedCell):
     activation: str = "relu"
     recurrent_factor: float = 1.0
 
-    carry_type: ClassVar[type] = IndRNNCarry
+    carry_type: ClassVar[type] = HiddenCarry
     num_gates: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -61,13 +55,13 @@ class IndRNN(GatedCell):
         """See `GatedCell.additive`."""
         return True
 
-    def mix(self, params: Params, carry: IndRNNCarry) -> Float[Array, "*batch H"]:
+    def mix(self, params: Params, carry: HiddenCarry) -> Float[Array, "*batch H"]:
         """Returns r = u*h; works for any leading axes."""
         return carry.h * params["recurrent_kernel"]
 
     def update(
-        self, params: Params, carry: IndRNNCarry, z: Float[Array, "*batch H"], r: Float[Array, "*batch H"]
-    ) -> tuple[IndRNNCarry, Float[Array, "*batch H"]]:
+        self, params: Params, carry: HiddenCarry, z: Float[Array, "*batch H"], r: Float[Array, "*batch H"]
+    ) -> tuple[HiddenCarry, Float[Array, "*batch H"]]:
         """See `GatedCell.update`."""
         h = get_activation(self.activation)(z + r)
-        return IndRNNCarry(h=h), h
+        return HiddenCarry(h=h), h

@@ -1,21 +1,15 @@
 """JANET: an LSTM of which only the forget gate is left."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
 from lstm_research.models.cells.activations import get_activation
-from lstm_research.models.cells.base import GatedCell
+from lstm_research.models.cells.base import GatedCell, HiddenCarry
 from lstm_research.models.cells.initializers import check_chrono, chrono_bias
-
-
-class JANETCarry(NamedTuple):
-    """State of a `JANET`: its memory is its hidden state."""
-
-    h: Float[Array, "*batch H"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +45,7 @@ class JANET(GatedCell):
     forget_bias: float | None = None
     chrono_max_length: int | None = None
 
-    carry_type: ClassVar[type] = JANETCarry
+    carry_type: ClassVar[type] = HiddenCarry
     num_gates: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -76,10 +70,10 @@ class JANET(GatedCell):
         return True
 
     def update(
-        self, params: Params, carry: JANETCarry, z: Float[Array, "*batch GH"], r: Float[Array, "*batch GH"]
-    ) -> tuple[JANETCarry, Float[Array, "*batch H"]]:
+        self, params: Params, carry: HiddenCarry, z: Float[Array, "*batch GH"], r: Float[Array, "*batch GH"]
+    ) -> tuple[HiddenCarry, Float[Array, "*batch H"]]:
         """See `GatedCell.update`."""
         gate = get_activation(self.gate_activation)
         s, g = jnp.split(z + r, 2, axis=-1)
         h = gate(s) * carry.h + (1 - gate(s - self.beta)) * get_activation(self.activation)(g)
-        return JANETCarry(h=h), h
+        return HiddenCarry(h=h), h

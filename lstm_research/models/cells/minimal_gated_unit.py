@@ -1,21 +1,15 @@
 """The minimal gated unit."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
 from lstm_research.models.cells.activations import get_activation
-from lstm_research.models.cells.base import Cell, Product, apply, dense
+from lstm_research.models.cells.base import Cell, HiddenCarry, Product, apply, dense
 from lstm_research.models.cells.initializers import check_chrono, chrono_bias
-
-
-class MGUCarry(NamedTuple):
-    """State of an `MGU`."""
-
-    h: Float[Array, "*batch H"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +44,7 @@ class MGU(Cell):
     forget_bias: float | None = None
     chrono_max_length: int | None = None
 
-    carry_type: ClassVar[type] = MGUCarry
+    carry_type: ClassVar[type] = HiddenCarry
     num_gates: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -72,18 +66,18 @@ class MGU(Cell):
     def advance(
         self,
         params: Params,
-        carry: MGUCarry,
+        carry: HiddenCarry,
         z: Float[Array, "*batch GH"],
         recurrent_mask: Float[Array, "*#batch H"] | None = None,
         product: Product = apply,
-    ) -> tuple[MGUCarry, Float[Array, "*batch H"]]:
+    ) -> tuple[HiddenCarry, Float[Array, "*batch H"]]:
         """See `Cell.advance`."""
         dropped = carry.h if recurrent_mask is None else carry.h * recurrent_mask
         z_f, z_n = jnp.split(z, 2, axis=-1)
         f = get_activation(self.gate_activation)(z_f + product(self._mix_gate, params, dropped))
         n = get_activation(self.activation)(z_n + product(self._mix_candidate, params, f * dropped))
         h = (1 - f) * carry.h + f * n
-        return self.finish(carry, MGUCarry(h=h), h)
+        return self.finish(carry, HiddenCarry(h=h), h)
 
     def _mix_gate(self, params: Params, h: Float[Array, "*any H"]) -> Float[Array, "*any H"]:
         return dense(h, params["recurrent_kernel"][:, : self.hidden_size])

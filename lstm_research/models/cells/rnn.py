@@ -1,17 +1,11 @@
 """The simple recurrent network, and what it is with the identity as recurrent weights."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
 from lstm_research.models.cells.activations import get_activation
-from lstm_research.models.cells.base import GatedCell
-
-
-class RNNCarry(NamedTuple):
-    """State of an `RNN`."""
-
-    h: Float[Array, "*batch H"]
+from lstm_research.models.cells.base import GatedCell, HiddenCarry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +31,7 @@ class RNN(GatedCell):
     activation: str = "tanh"
     recurrent_factor: float = 1.0
 
-    carry_type: ClassVar[type] = RNNCarry
+    carry_type: ClassVar[type] = HiddenCarry
     num_gates: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -55,8 +49,8 @@ class RNN(GatedCell):
         return True
 
     def update(
-        self, params: Params, carry: RNNCarry, z: Float[Array, "*batch H"], r: Float[Array, "*batch H"]
-    ) -> tuple[RNNCarry, Float[Array, "*batch H"]]:
+        self, params: Params, carry: HiddenCarry, z: Float[Array, "*batch H"], r: Float[Array, "*batch H"]
+    ) -> tuple[HiddenCarry, Float[Array, "*batch H"]]:
         """See `GatedCell.update`."""
         h = get_activation(self.activation)(z + r)
-        return RNNCarry(h=h), h
+        return HiddenCarry(h=h), h

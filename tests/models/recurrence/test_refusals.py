@@ -26,7 +26,7 @@ ones = jnp.ones
         ({"resets": ones((B, T), bool)}, ["resets", "(5, 4)", "(4, 5)"]),
         ({"carry": CELL.initial_carry({}, (3,))}, ["carry", "(4, 3)", "(3, 3)"]),
         ({"carry": CELL.initial_carry({}, (1,))}, ["carry", "(4, 3)", "(1, 3)"]),
-        ({"carry": GRU(H).initial_carry({}, (B,))}, ["carry", "LSTMCarry", "GRUCarry"]),
+        ({"carry": GRU(H).initial_carry({}, (B,))}, ["carry", "LSTMCarry", "HiddenCarry"]),
         ({"masks": RecurrentMasks(dropout=ones((3, H)))}, ["dropout", "(4, 3)", "(3, 3)"]),
         ({"masks": RecurrentMasks(dropout=ones((2, B, H)))}, ["dropout", "(5, 4, 3)", "(2, 4, 3)"]),
         ({"masks": RecurrentMasks(zoneout_h=ones((2, B, H)))}, ["zoneout_h", "(5, 4, 3)", "(2, 4, 3)"]),
