@@ -69,6 +69,11 @@ class Cell(abc.ABC):
     recurrent_weights: ClassVar[tuple[str, ...]] = ("recurrent_kernel",)
     """The parameters that weight-drop (DropConnect on the recurrent weights) acts on."""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "step" in vars(cls):
+            raise TypeError(f"{cls.__name__} overrides step, which engines do not call; override advance")
+
     def __post_init__(self) -> None:
         if self.hidden_size < 1:
             raise ValueError(f"hidden_size must be at least 1, got {self.hidden_size}")
@@ -105,7 +110,7 @@ class Cell(abc.ABC):
         Returns:
           `input_kernel` `[D, GH]`, `recurrent_kernel` `[P, GH]` (P is H but for projected cells), `bias` `[GH]` of
           zeros, and `initial_<field>` if the initial state is learned; the class docstring says
-          says what a cell adds, and the order of its gates.
+          what a cell adds, and the order of its gates.
         """
         input_key, recurrent_key = jax.random.split(key)
         H, G, P = self.hidden_size, self.num_gates, self.output_size

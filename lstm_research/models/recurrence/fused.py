@@ -88,7 +88,7 @@ def fused(
     masks: RecurrentMasks,
 ) -> tuple[Carry, Float[Array, "T B P"]]:
     """Runs a cell; the arguments are those of `unroll`, checked, with padding zeroed in `xs`."""
-    if len(xs) == 0:
+    if xs.shape[0] == 0:
         return scan(cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks)
     initial = cell.initial_carry(params, xs.shape[1:2], carry.h.dtype) if resets is not None else None
     once = masks.dropout if masks.dropout is not None and masks.dropout.ndim == 2 else None
@@ -131,7 +131,8 @@ def _forward(loop: Loop, inputs: Inputs, *, keep: bool) -> tuple[Carry, tuple[Ar
     def body(carry: Carry, step: Step) -> tuple[Carry, Any]:
         values: list[Any] = []
 
-        def product(function: Any, params: Params, operand: Any) -> Array:
+        def product(function: Any, given: Params, operand: Any) -> Array:
+            _check_same(given, params, cell)
             values.append(function(params, operand))
             return values[-1]
 
@@ -151,17 +152,26 @@ def _moved_by_kernels(loop: Loop, residuals: Residuals, xs: Array, moved: Inputs
     Each is one product over the whole sequence, and so is its transpose.
     """
     z_moved = _push(lambda params, xs: _over_rows(loop.cell.project, params, xs), (residuals.params, xs), moved[:2])
-    products: list[tuple[Any, Any]] = []
+    functions: list[Any] = []
 
-    def product(function: Any, _: Params, operand: Any) -> Array:
-        products.append((function, operand))
-        return _value(residuals.moving, len(products) - 1)
+    def find_operands(steps: Step, values: tuple, carry: Carry) -> list[Any]:
+        moving = residuals.moving._replace(steps=steps, values=values)
+        operands: list[Any] = []
+        functions.clear()
 
-    # Only for the operands of the products; what else is computed here, nothing reads.
-    _take_step(loop, residuals.moving, residuals.carries, product)
+        def product(function: Any, operand: Any) -> Array:
+            functions.append(function)
+            operands.append(operand)
+            return _value(moving, len(operands) - 1)
+
+        _take_step(loop, residuals.params, moving, carry, product)
+        return operands
+
+    # What else of a step is computed here, nothing reads.
+    operands = jax.vmap(find_operands)(residuals.moving.steps, residuals.moving.values, residuals.carries)
     values_moved = [
         _push(lambda params, f=function, o=operand: _over_rows(f, params, o), (residuals.params,), (moved.params,))
-        for function, operand in products
+        for function, operand in zip(functions, operands, strict=True)
     ]
     if _additive(loop.cell):
         z_moved, values_moved[0] = _add(z_moved, values_moved[0]), None
@@ -191,7 +201,7 @@ def _cotangents(
 ) -> tuple[Moving, Carry]:
     """The transpose of `_tangents`; `wanted` has True for each of its operands, and None elsewhere."""
     moving, carries = residuals.moving, residuals.carries
-    num_steps = len(jax.tree.leaves(carries)[0])
+    num_steps = cotangents[1].shape[0]
     fixed = (moving.params, moving.initial, moving.dropout)
     fixed_wanted = (wanted[0].params, wanted[0].initial, wanted[0].dropout)
     every_carry = jax.tree.map(lambda _: True, carries)
@@ -227,27 +237,64 @@ def _cotangents(
     return _like(wanted, result)
 
 
-def _take_step(loop: Loop, moving: Moving, carry: Carry, product: Any) -> tuple[Carry, Array]:
-    step = moving.steps if moving.dropout is None else moving.steps._replace(dropout=moving.dropout)
-    try:
-        return take_step(loop.cell, moving.params, carry, moving.initial, step, product)
-    except KeyError as error:
+class _WithoutKernels(dict):
+    """Parameters inside the loop: all names are there, and a kernel cannot be read."""
+
+    def __init__(self, params: Params, small: Params, cell: Cell):
+        super().__init__({name: small.get(name) for name in params})
+        self._cell = cell
+
+    def __getitem__(self, name: str) -> Any:
+        if name.endswith("kernel"):
+            raise TypeError(
+                f"{type(self._cell).__name__}.advance reads the parameter {name!r} outside of `product`, where engine "
+                "'fused' would lose its gradient; see `Cell.step`, or take engine 'scan'"
+            )
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def items(self) -> Any:
+        return [(name, self[name]) for name in self]
+
+    def values(self) -> Any:
+        return [self[name] for name in self]
+
+
+def _check_same(given: Params, params: Params, cell: Cell) -> None:
+    if given is not params:
         raise TypeError(
-            f"{type(loop.cell).__name__}.advance reads the parameter {error} outside of `product`, where engine "
-            "'fused' would lose its gradient; see `Cell.step`, or take engine 'scan'"
-        ) from error
+            f"{type(cell).__name__}.advance hands other parameters to `product` than it was given, whose gradients "
+            "engine 'fused' would lose; see `Cell.step`, or take engine 'scan'"
+        )
+
+
+def _take_step(loop: Loop, params: Params, moving: Moving, carry: Carry, product: Any) -> tuple[Carry, Array]:
+    """Takes a step with `product(function, operand)` in place of the products."""
+    step = moving.steps if moving.dropout is None else moving.steps._replace(dropout=moving.dropout)
+    small = _WithoutKernels(params, moving.params, loop.cell)
+
+    def checked(function: Any, given: Params, operand: Any) -> Array:
+        _check_same(given, small, loop.cell)
+        return product(function, operand)
+
+    return take_step(loop.cell, small, carry, moving.initial, step, checked)
 
 
 def _differentiable_step(loop: Loop, params: Params, moving: Moving, carry: Carry) -> tuple[Carry, Array]:
     """A step whose products are not computed again: `moving.values` are their results, and what they are moved by."""
     count = 0
 
-    def product(function: Any, _: Params, operand: Any) -> Array:
+    def product(function: Any, operand: Any) -> Array:
         nonlocal count
         count += 1
         return _known(function, _value(moving, count - 1), params, operand)
 
-    return _take_step(loop, moving, carry, product)
+    return _take_step(loop, params, moving, carry, product)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -264,8 +311,19 @@ def _known_jvp(function: Any, primals: tuple, tangents: tuple) -> tuple[Array, A
 
 
 def _additive(cell: Cell) -> bool:
-    """Whether z and the first product are kept as their sum."""
-    return isinstance(cell, GatedCell) and cell.additive
+    """Whether z and the first product are kept as their sum.
+
+    A class answers for the methods that it has itself or inherits; one that overrides a method and not `additive` has
+    not said that the sum still suffices.
+    """
+    if not isinstance(cell, GatedCell) or not cell.additive:
+        return False
+    order = type(cell).__mro__
+
+    def place(name: str) -> int:
+        return next(index for index, each in enumerate(order) if name in vars(each))
+
+    return all(place("additive") <= place(name) for name in ("advance", "mix", "project", "update"))
 
 
 def _value(moving: Moving, index: int) -> Array:
@@ -278,7 +336,13 @@ def _without_kernels(params: Params) -> Params:
 
 
 def _over_rows(function: Any, params: Params, operand: Any) -> Array:
-    """Returns `function(params, operand)` with [T, B] as one axis: of two, XLA would copy the array to swap them."""
+    """Returns `function(params, operand)`, on one CPU with [T, B] as one axis.
+
+    There a product that sums over two axes would first copy the array to swap them. Where the batch is sharded over
+    devices, merging its axis with another would gather it on all of them.
+    """
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return function(params, operand)
     T, B = jax.tree.leaves(operand)[0].shape[:2]
     rows = function(params, jax.tree.map(lambda leaf: leaf.reshape(T * B, *leaf.shape[2:]), operand))
     return rows.reshape(T, B, *rows.shape[1:])

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_research.models.cells import CELLS, LSTM, GatedCell
+from lstm_research.models.cells import CELLS, LSTM, RNN, GatedCell, HiddenCarry, LSTMCarry
+from lstm_research.models.cells.base import apply
 from lstm_research.models.recurrence import RecurrentMasks, unroll
 
 # Sizes that no two axes share, so that the shape of a weight gradient is the shape of nothing else.
@@ -117,18 +118,85 @@ def test_chunked_needs_an_eighth_of_the_memory():
     assert temporary_bytes(LSTM(H), "chunked", (T, B, H)) <= temporary_bytes(LSTM(H), "scan", (T, B, H)) / 8
 
 
-def test_a_cell_that_reads_a_kernel_outside_of_product_is_refused():
-    @dataclasses.dataclass(frozen=True)
-    class Leaking(LSTM):
-        def update(self, params, carry, z, r):
-            carry, y = super().update(params, carry, z, r)
-            return carry, y + params["recurrent_kernel"].sum()
+def gradients(cell, engine):
+    params = jax.tree.map(lambda a: a + 0.1, cell.init(jax.random.key(0), D, "float64"))
+    xs = jax.random.normal(jax.random.key(1), (T, B, D), "float64")
+    return jax.grad(lambda params: jnp.sum(jnp.sin(unroll(cell, params, xs, engine=engine)[1])))(params)
 
-    params = Leaking(H).init(jax.random.key(0), D)
-    with pytest.raises(
-        TypeError, match=r"Leaking\.advance reads the parameter 'recurrent_kernel' outside of `product`"
-    ):
-        jax.grad(lambda params: unroll(Leaking(H), params, jnp.ones((T, B, D)), engine="fused")[1].sum())(params)
+
+@dataclasses.dataclass(frozen=True)
+class OwnUpdate(RNN):
+    """Reads z and r apart, and says nothing of `additive`, which its parent says of its own update."""
+
+    def update(self, params, carry, z, r):
+        h = jnp.tanh(z) * jnp.cos(r)
+        return HiddenCarry(h=h), h
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnAdvance(LSTM):
+    def advance(self, params, carry, z, recurrent_mask=None, product=apply):
+        c = carry.c + jnp.tanh(product(self.mix, params, carry))[..., :H] * z[..., :H]
+        return LSTMCarry(c=c, h=jnp.tanh(c)), jnp.tanh(c)
+
+
+@dataclasses.dataclass(frozen=True)
+class OverTheBatch(RNN):
+    """Operands may depend on the whole batch."""
+
+    def advance(self, params, carry, z, recurrent_mask=None, product=apply):
+        centred = carry.h - carry.h.mean(0)
+        h = jnp.tanh(z + product(self.mix, params, HiddenCarry(h=centred)))
+        return HiddenCarry(h=h), h
+
+
+@pytest.mark.usefixtures("x64", "unchecked_shapes")
+@pytest.mark.parametrize("cell", [OwnUpdate(H), OwnAdvance(H), OverTheBatch(H)], ids=str)
+def test_a_cell_of_ones_own_has_the_gradients_of_the_reference_engine(cell):
+    expected = gradients(cell, "scan")
+    for engine in ("fused", "chunked"):
+        actual = gradients(cell, engine)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), actual, expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadsKernel(LSTM):
+    def update(self, params, carry, z, r):
+        carry, y = super().update(params, carry, z, r)
+        return carry, y + params["recurrent_kernel"].sum()
+
+
+@dataclasses.dataclass(frozen=True)
+class GetsKernel(LSTM):
+    def update(self, params, carry, z, r):
+        carry, y = super().update(params, carry, z, r)
+        return carry, y + params.get("recurrent_kernel", jnp.zeros(())).sum()
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherParams(LSTM):
+    def advance(self, params, carry, z, recurrent_mask=None, product=apply):
+        return self.finish(carry, *self.update(params, carry, z, product(self.mix, dict(params), carry)))
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (ReadsKernel(H), r"ReadsKernel\.advance reads the parameter 'recurrent_kernel' outside of `product`"),
+        (GetsKernel(H), r"GetsKernel\.advance reads the parameter 'recurrent_kernel' outside of `product`"),
+        (OtherParams(H), r"OtherParams\.advance hands other parameters to `product`"),
+    ],
+    ids=str,
+)
+def test_what_would_lose_a_gradient_is_refused(cell, message):
+    params = cell.init(jax.random.key(0), D)
+    with pytest.raises(TypeError, match=message):
+        jax.grad(lambda params: unroll(cell, params, jnp.ones((T, B, D)), engine="fused")[1].sum())(params)
+
+
+def test_a_cell_with_a_step_of_its_own_is_refused():
+    with pytest.raises(TypeError, match="Stepping overrides step, which engines do not call; override advance"):
+        type("Stepping", (LSTM,), {"step": LSTM.step})
 
 
 def test_masks_that_are_not_differentiated_cost_no_gradient():
