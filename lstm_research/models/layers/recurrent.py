@@ -121,6 +121,8 @@ class Recurrent(nnx.Module):
         """Returns the kernels in the dtype of the products, and all else in that of the state."""
         dtype = self.dtype or dtype
         state_dtype = jnp.promote_types(dtype, "float32")
+        if not jnp.issubdtype(dtype, jnp.floating):  # counts and flags are numbers to a kernel
+            dtype = state_dtype
         return {
             name: param[...].astype(dtype if name.endswith("kernel") else state_dtype)
             for name, param in self.params.items()

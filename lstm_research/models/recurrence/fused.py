@@ -94,7 +94,9 @@ def fused(
     once = masks.dropout if masks.dropout is not None and masks.dropout.ndim == 2 else None
     steps = Step(None, None if once is not None else masks.dropout, masks.zoneout_c, masks.zoneout_h, valid, resets)
     # A CPU pays for memory rather than for launches, unless the batch is too small to make a matrix product.
-    hoisted = jax.default_backend() != "cpu" or xs.shape[1] < 8
+    batch_size = xs.shape[1]
+    small = isinstance(batch_size, int) and batch_size < 8  # exported with a symbol for its size, it is not an int
+    hoisted = jax.default_backend() != "cpu" or small
     return _run(Loop(cell, reverse, hoisted), Inputs(params, xs, carry, initial, once, steps))
 
 

@@ -97,3 +97,11 @@ def test_the_layer_passes_the_carry_on():
     carry, ys = layer(XS)
     np.testing.assert_allclose(jnp.concatenate([first, second]), ys, atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), final, carry)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("dtype", ["int32", "bool"])
+def test_counts_and_flags_are_read_as_numbers(dtype):
+    layer = Recurrent(LSTM(H), D, rngs=nnx.Rngs(0))
+    counts = (XS > 0).astype(dtype)
+    assert_equal(layer(counts), layer(counts.astype("float32")))
