@@ -86,8 +86,9 @@ class Options:
         _check_names("peer", self.peers or (), PEERS)
         _check_names("dtype", self.dtypes or (), DTYPES)
         _check_names("noise", self.noise, NOISE)
-        if not self.shapes:
-            raise UserError("give at least one shape")
+        for flag in ("cells", "engines", "shapes", "noise"):
+            if not getattr(self, flag):
+                raise UserError(f"--{flag} must name at least one")
         if self.repeats < 1:
             raise UserError(f"--repeats must be at least 1, got {self.repeats}")
         for name in self.peers or ():
@@ -97,10 +98,12 @@ class Options:
             object.__setattr__(self, "peers", [name for name, peer in PEERS.items() if peer.is_installed()])
 
 
-def _check_names(kind: str, names: Iterable[str], valid: Iterable[str]) -> None:
+def _check_names(kind: str, names: Sequence[str], valid: Iterable[str]) -> None:
     for name in names:
         if name not in valid:
             raise unknown(kind, name, valid)
+    if len(set(names)) < len(names):
+        raise UserError(f"a {kind} is named twice: {', '.join(names)}")
 
 
 def parse_shape(text: str) -> Shape:

@@ -1,5 +1,6 @@
 """Initialisers of cell parameters. Weights of several gates are always drawn gate by gate."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -47,7 +48,7 @@ def get_initializer(initializer: Initializer) -> InitializerFunction:
     """
     if callable(initializer):
         return initializer
-    if initializer not in INITIALIZERS:
+    if not isinstance(initializer, str) or initializer not in INITIALIZERS:
         raise unknown("initializer", initializer, INITIALIZERS)
     return INITIALIZERS[initializer]
 
@@ -76,6 +77,8 @@ def check_chrono(max_length: int | None, keyword: str, bias: float | None) -> No
       keyword: the cell's keyword for a constant initial bias of the same gate.
       bias: its value; None where it is not given.
     """
+    if bias is not None and not math.isfinite(bias):
+        raise UserError(f"{keyword} must be finite, got {bias}")
     if max_length is not None and bias is not None:
         raise UserError(f"{keyword} and chrono_max_length both set the same bias; leave one of them out")
     if max_length is not None and max_length < 3:

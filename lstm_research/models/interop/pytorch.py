@@ -109,7 +109,7 @@ def cell_to_pytorch(cell: Cell, params: Params, *, bias: bool = True, prefix: st
       prefix: goes before every name.
     """
     _check(cell)
-    if cell.output_size != cell.hidden_size:
+    if getattr(cell, "projection_size", None) is not None:
         raise UserError("nn.LSTMCell has no projection; use to_pytorch, which makes the state dict of an nn.LSTM")
     arrays = _to_layer(cell, read_params(cell, params), "", bias)
     return {prefix + name: array for name, array in arrays.items()}
