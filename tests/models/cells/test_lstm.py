@@ -346,6 +346,7 @@ def test_blocks_of_the_further_kernels_are_drawn_by_themselves():
         ({"forget_gate": False, "chrono_max_length": 9}, "chrono_max_length needs a forget gate"),
         ({"forget_bias": 1.0, "chrono_max_length": 9}, "forget_bias and chrono_max_length both set the same bias"),
         ({"chrono_max_length": 2}, "chrono_max_length must be at least 3, got 2"),
+        ({"forget_bias": float("nan")}, "forget_bias must be finite, got nan"),
         ({"projection_size": 0}, "projection_size must be at least 1, or None, got 0"),
     ],
 )
