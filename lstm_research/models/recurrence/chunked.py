@@ -34,8 +34,8 @@ def chunked(
     T = len(xs)
     size = max(math.isqrt(T), 1)
     whole = T - T % size
-    once = masks.dropout if masks.dropout is not None and masks.dropout.ndim == 2 else None
-    steps = (xs, valid, resets, masks if once is None else masks._replace(dropout=None))
+    once = masks.once
+    steps = (xs, valid, resets, masks._replace(dropout=masks.each))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def run(params: Params, once: Any, carry: Carry, steps: tuple) -> tuple[Carry, Array]:

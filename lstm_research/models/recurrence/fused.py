@@ -91,13 +91,12 @@ def fused(
     if xs.shape[0] == 0:
         return scan(cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks)
     initial = cell.initial_carry(params, xs.shape[1:2], carry.h.dtype) if resets is not None else None
-    once = masks.dropout if masks.dropout is not None and masks.dropout.ndim == 2 else None
-    steps = Step(None, None if once is not None else masks.dropout, masks.zoneout_c, masks.zoneout_h, valid, resets)
+    steps = Step(None, masks.each, masks.zoneout_c, masks.zoneout_h, valid, resets)
     # A CPU pays for memory rather than for launches, unless the batch is too small to make a matrix product.
     batch_size = xs.shape[1]
     small = isinstance(batch_size, int) and batch_size < 8  # exported with a symbol for its size, it is not an int
     hoisted = jax.default_backend() != "cpu" or small
-    return _run(Loop(cell, reverse, hoisted), Inputs(params, xs, carry, initial, once, steps))
+    return _run(Loop(cell, reverse, hoisted), Inputs(params, xs, carry, initial, masks.once, steps))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

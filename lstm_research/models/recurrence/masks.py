@@ -25,6 +25,16 @@ class RecurrentMasks(NamedTuple):
     zoneout_c: Float[Array, "T #B #H"] | Bool[Array, "T #B #H"] | None = None
     zoneout_h: Float[Array, "T #B #H"] | Bool[Array, "T #B #H"] | None = None
 
+    @property
+    def once(self) -> Float[Array, "#B #H"] | None:
+        """The dropout mask that all steps share, if they do."""
+        return self.dropout if self.dropout is not None and self.dropout.ndim == 2 else None
+
+    @property
+    def each(self) -> Float[Array, "T #B #H"] | None:
+        """The dropout masks of the steps, if each has its own."""
+        return None if self.once is not None else self.dropout
+
 
 def zoneout(old: Carry, new: Carry, keep_c: Array | None, keep_h: Array | None) -> Carry:
     """Returns the carry after a step with the shares `keep_c` and `keep_h` of the old one kept."""

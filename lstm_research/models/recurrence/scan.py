@@ -60,14 +60,13 @@ def scan(
 ) -> tuple[Carry, Float[Array, "T B P"]]:
     """Runs a cell step by step; the arguments are those of `unroll`, checked, with padding zeroed in `xs`."""
     initial = cell.initial_carry(params, xs.shape[1:2], carry.h.dtype) if resets is not None else None
-    once = masks.dropout if masks.dropout is not None and masks.dropout.ndim == 2 else None
 
     def body(carry: Carry, step: Step) -> tuple[Carry, Array]:
-        dropout = step.dropout if once is None else once
+        dropout = step.dropout if masks.once is None else masks.once
         step = step._replace(z=cell.project(params, step.z), dropout=dropout)
         return take_step(cell, params, carry, initial, step)
 
-    steps = Step(xs, None if once is not None else masks.dropout, masks.zoneout_c, masks.zoneout_h, valid, resets)
+    steps = Step(xs, masks.each, masks.zoneout_c, masks.zoneout_h, valid, resets)
     return jax.lax.scan(body, carry, steps, reverse=reverse)
 
 
