@@ -4,24 +4,16 @@ PyTorch's RNN is compared in `tests/models/recurrence/test_pytorch.py`.
 """
 
 import functools
-import importlib
-import os
 
 import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from libraries import B, D, H, T, check_equals, library
 
 from lstm_research.models.cells import CELLS, RNN, IndRNN
 from lstm_research.models.recurrence import unroll
-
-D, H, T, B = 3, 4, 5, 2
-
-
-def library(name):
-    """Imports a library to compare with; in continuous integration a missing one is a failure, not a skip."""
-    return importlib.import_module(name) if os.environ.get("CI") else pytest.importorskip(name)
 
 
 def recurrent_matrix(params):
@@ -87,28 +79,7 @@ COMPARISONS = {
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_equals_another_library(name):
     cell, make_step = COMPARISONS[name]
-    theirs = make_step()
-    rng = np.random.default_rng(0)
-    shapes = cell.init(jax.random.key(0), D)
-    params = {key: jnp.asarray(0.7 * rng.normal(size=shapes[key].shape)) for key in sorted(shapes)}
-    xs, h, weights = (jnp.asarray(rng.normal(size=shape)) for shape in ((T, B, D), (B, H), (T, B, H)))
-
-    def loss(step, params, xs, h):
-        states = []
-        for x in xs:
-            h = step(params, x, h)
-            states.append(h)
-        return (jnp.stack(states) * weights).sum(), jnp.stack(states)
-
-    def ours(params, x, h):
-        return cell.step(params, cell.carry_type(h=h), x)[0].h
-
-    results = [
-        jax.jit(jax.grad(functools.partial(loss, step), argnums=(0, 1, 2), has_aux=True))(params, xs, h)
-        for step in (ours, theirs)
-    ]
-    assert all(leaf.dtype == "float64" and leaf.any() for leaf in jax.tree.leaves(results))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12), *results)
+    check_equals(cell, make_step())
 
 
 def test_an_irnn_starts_by_adding_up_its_inputs():
