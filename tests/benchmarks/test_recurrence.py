@@ -227,7 +227,7 @@ def test_a_peer_that_fails_is_no_peer_that_lacks_something(recurrence, peers, mo
         raise ValueError("its own trouble")
 
     monkeypatch.setitem(peers.PEERS, "flax", peers.PEERS["flax"]._replace(make=fail))
-    options = recurrence.Options(engines=[], shapes=[recurrence.Shape(B, T, D, H)], peers=["flax"], repeats=1)
+    options = recurrence.Options(engines=["scan"], shapes=[recurrence.Shape(B, T, D, H)], peers=["flax"], repeats=1)
     with pytest.raises(ValueError, match="its own trouble") as error:
         recurrence.run(options, lambda record: None, lambda line: None)
     assert error.value.__notes__ == [f"while building flax lstm at {TINY}"]
