@@ -205,7 +205,7 @@ def make_entry(label: Label, shape: Shape, xs: np.ndarray) -> Entry:
     params, key = cell.init(jax.random.key(0), shape.input_size, dtype), jax.random.key(1)
     masks = draw_masks(label.noise, cell, key, xs.shape[:2], dtype)
     carry = cell.initial_carry(params, (shape.batch,), dtype)
-    taken = pick_engine(label.engine or "auto", cell, params, inputs, carry, masks=masks)
+    taken, _ = pick_engine(label.engine or "auto", cell, params, inputs, carry, masks=masks)
     return dataclasses.replace(make_jax_entry(label, layer, params, inputs, key), engine_taken=taken)
 
 

@@ -21,15 +21,19 @@ def _serves_all(*_: Any, **__: Any) -> None:
     return None
 
 
+Run = Callable[..., tuple[Carry, Array]]
+"""The arguments are those of `unroll`, checked, with padding zeroed in `xs` and `valid` for `lengths`."""
+
+
 class Engine(NamedTuple):
     """One way to run a cell through time.
 
     Attributes:
-      run: the arguments are those of `unroll`, checked, with padding zeroed in `xs` and `valid` for `lengths`.
+      run: runs the cell.
       refusal: for the arguments of `run`, what keeps the engine from serving them, or None.
     """
 
-    run: Callable[..., tuple[Carry, Array]]
+    run: Run
     refusal: Callable[..., str | None] = _serves_all
 
 
@@ -57,27 +61,28 @@ def pick_engine(
     *,
     resets: Array | None = None,
     masks: RecurrentMasks | None = None,
-) -> str:
-    """Returns the engine that serves a call.
+) -> tuple[str, Run]:
+    """Returns the engine that serves a call, by its name and as a function.
 
-    "auto" is "cudnn" where that can serve the call, and "fused" elsewhere; its choice and the reason are logged, once
-    each, for `--verbosity=1`. An engine that is named is never replaced by another.
+    "auto" is "cudnn" where that can serve the call on the only device of the program, and "fused" elsewhere; its choice
+    and the reason are logged, once each, for `--verbosity=1`. An engine that is named is never replaced by another.
 
     Raises:
       UserError: the engine is unknown, or cannot serve the call.
     """
     check_engine(name)
-    refusal = ENGINES["cudnn" if name == "auto" else name].refusal(
-        cell, params, xs, carry, resets=resets, masks=masks or RecurrentMasks()
-    )
-    if name == "auto":
-        taken = "fused" if refusal else "cudnn"
-        why = f"engine 'cudnn' cannot serve it: {refusal}" if refusal else "it is the device's own"
-        _say_once(f"engine 'auto' takes {taken!r} for {cell} on {jax.devices()[0].device_kind}, because {why}")
-        return taken
-    if refusal:
-        raise UserError(f"engine {name!r} cannot serve this call: {refusal}; take engine 'fused' or 'auto'")
-    return name
+    engine = ENGINES["cudnn" if name == "auto" else name]
+    refusal = engine.refusal(cell, params, xs, carry, resets=resets, masks=masks or RecurrentMasks())
+    if name != "auto":
+        if refusal:
+            raise UserError(f"engine {name!r} cannot serve this call: {refusal}; take engine 'fused' or 'auto'")
+        return name, engine.run
+    if refusal is None and jax.device_count() > 1:
+        refusal = f"a batch that is divided among {jax.device_count()} devices would be gathered on each"
+    taken = "fused" if refusal else "cudnn"
+    why = f"engine 'cudnn' cannot serve it: {refusal}" if refusal else "it is the device's own"
+    _say_once(f"engine 'auto' takes {taken!r} for {cell} on {jax.devices()[0].device_kind}, because {why}")
+    return taken, ENGINES["fused"].run if refusal else functools.partial(cudnn, portable=True)
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, Bool, Float, Int, Params
 from lstm_research.models.cells.base import Carry, Cell, tree_dtype
-from lstm_research.models.recurrence.engines import ENGINES, check_engine, pick_engine
+from lstm_research.models.recurrence.engines import check_engine, pick_engine
 from lstm_research.models.recurrence.masks import RecurrentMasks
 
 
@@ -60,8 +60,8 @@ def unroll(
         xs = jnp.where(valid[:, :, None], xs, 0)
     else:
         valid = None
-    name = pick_engine(engine, cell, params, xs, carry, resets=resets, masks=masks)
-    return ENGINES[name].run(cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks)
+    _, run = pick_engine(engine, cell, params, xs, carry, resets=resets, masks=masks)
+    return run(cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks)
 
 
 def _check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tuple[int, int]:
