@@ -27,7 +27,7 @@ from lstm_research.common.arrays import Array, Bool, Float, Params
 from lstm_research.models.cells.base import Carry, Cell, GatedCell
 from lstm_research.models.recurrence.linear_map import linear_map
 from lstm_research.models.recurrence.masks import RecurrentMasks
-from lstm_research.models.recurrence.scan import Step, scan, take_step
+from lstm_research.models.recurrence.scan import Step, initial_like, scan, take_step
 
 
 class Loop(NamedTuple):
@@ -90,7 +90,7 @@ def fused(
     """Runs a cell; the arguments are those of `unroll`, checked, with padding zeroed in `xs`."""
     if xs.shape[0] == 0:
         return scan(cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks)
-    initial = cell.initial_carry(params, xs.shape[1:2], carry.h.dtype) if resets is not None else None
+    initial = initial_like(cell, params, carry) if resets is not None else None
     steps = Step(None, masks.each, masks.zoneout_c, masks.zoneout_h, valid, resets)
     # A CPU pays for memory rather than for launches, unless the batch is too small to make a matrix product.
     batch_size = xs.shape[1]

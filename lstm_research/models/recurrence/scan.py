@@ -59,7 +59,7 @@ def scan(
     masks: RecurrentMasks,
 ) -> tuple[Carry, Float[Array, "T B P"]]:
     """Runs a cell step by step; the arguments are those of `unroll`, checked, with padding zeroed in `xs`."""
-    initial = cell.initial_carry(params, xs.shape[1:2], carry.h.dtype) if resets is not None else None
+    initial = initial_like(cell, params, carry) if resets is not None else None
 
     def body(carry: Carry, step: Step) -> tuple[Carry, Array]:
         dropout = step.dropout if masks.once is None else masks.once
@@ -68,6 +68,12 @@ def scan(
 
     steps = Step(xs, masks.each, masks.zoneout_c, masks.zoneout_h, valid, resets)
     return jax.lax.scan(body, carry, steps, reverse=reverse)
+
+
+def initial_like(cell: Cell, params: Params, carry: Carry) -> Carry:
+    """Returns the initial carry, with the shape and dtype of `carry` and divided over devices as that is."""
+    initial = cell.initial_carry(params, carry.h.shape[:-1], carry.h.dtype)
+    return jax.tree.map(lambda leaf, like: leaf + jnp.zeros_like(like), initial, carry)
 
 
 def _select(condition: Bool[Array, "*batch"], if_true: Carry, if_false: Carry) -> Carry:

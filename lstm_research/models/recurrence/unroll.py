@@ -1,5 +1,7 @@
 """The one function that runs a cell through time, whatever the engine."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -60,8 +62,28 @@ def unroll(
         xs = jnp.where(valid[:, :, None], xs, 0)
     else:
         valid = None
+    params, xs, carry, masks = _vary_alike(params, xs, carry, masks, lengths, resets)
     _, run = pick_engine(engine, cell, params, xs, carry, resets=resets, masks=masks)
     return run(cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks)
+
+
+def _vary_alike(params: Params, xs: Array, carry: Carry, masks: RecurrentMasks, *others: Any) -> tuple:
+    """Returns the arguments as the loop over time needs them on a mesh of devices.
+
+    Inside `jax.shard_map` all numbers come to vary over the same axes of the mesh. The state must, before the first
+    step as after it; and where a weight is the same on all devices, its gradient is then summed over them once, and not
+    at every step. On a mesh of explicit axes the batch axis of the carry comes to be divided as that of `xs` is.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return params, xs, carry, masks
+    zero = sum(jnp.zeros_like(leaf, "float32").sum() for leaf in jax.tree.leaves((params, xs, carry, masks, others)))
+    zeros = zero + jnp.zeros_like(xs, "float32").sum((0, 2))[:, None]
+
+    def vary(leaf: Array) -> Array:
+        return leaf if leaf.dtype == bool else leaf + zero.astype(leaf.dtype)
+
+    carry = jax.tree.map(lambda leaf: leaf + zeros.astype(leaf.dtype), carry)
+    return jax.tree.map(vary, params), vary(xs), carry, jax.tree.map(vary, masks)
 
 
 def _check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tuple[int, int]:
