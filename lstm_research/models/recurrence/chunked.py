@@ -19,6 +19,13 @@ from lstm_research.models.recurrence.fused import fused
 from lstm_research.models.recurrence.masks import RecurrentMasks
 
 
+def chunked_refusal(cell: Cell, params: Params, xs: Array, *_: Any, **__: Any) -> str | None:
+    """Returns what keeps the engine from serving a call, or None."""
+    if isinstance(xs.shape[0], int):
+        return None
+    return f"it needs a number of steps that is known when it is traced, and xs has the shape {xs.shape}"
+
+
 def chunked(
     cell: Cell,
     params: Params,

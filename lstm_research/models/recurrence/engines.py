@@ -10,7 +10,7 @@ import jax
 from lstm_research.common.arrays import Array, Params
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.models.cells.base import Carry, Cell
-from lstm_research.models.recurrence.chunked import chunked
+from lstm_research.models.recurrence.chunked import chunked, chunked_refusal
 from lstm_research.models.recurrence.cudnn import cudnn, cudnn_refusal
 from lstm_research.models.recurrence.fused import fused
 from lstm_research.models.recurrence.masks import RecurrentMasks
@@ -38,12 +38,15 @@ class Engine(NamedTuple):
 
 
 ENGINES: Mapping[str, Engine] = {
-    "chunked": Engine(chunked),
+    "chunked": Engine(chunked, chunked_refusal),
     "cudnn": Engine(cudnn, cudnn_refusal),
     "fused": Engine(fused),
     "scan": Engine(scan),
 }
 """Every engine by the name that configs use; "auto" picks one of them."""
+
+
+_portable_cudnn = functools.partial(cudnn, portable=True)
 
 
 def check_engine(name: str) -> None:
@@ -82,7 +85,7 @@ def pick_engine(
     taken = "fused" if refusal else "cudnn"
     why = f"engine 'cudnn' cannot serve it: {refusal}" if refusal else "it is the device's own"
     _say_once(f"engine 'auto' takes {taken!r} for {cell} on {jax.devices()[0].device_kind}, because {why}")
-    return taken, ENGINES["fused"].run if refusal else functools.partial(cudnn, portable=True)
+    return taken, ENGINES["fused"].run if refusal else _portable_cudnn
 
 
 @functools.cache

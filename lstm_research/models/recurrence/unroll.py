@@ -1,5 +1,6 @@
 """The one function that runs a cell through time, whatever the engine."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, Bool, Float, Int, Params
 from lstm_research.models.cells.base import Carry, Cell, tree_dtype
-from lstm_research.models.recurrence.engines import check_engine, pick_engine
+from lstm_research.models.recurrence.engines import Run, check_engine, pick_engine
 from lstm_research.models.recurrence.masks import RecurrentMasks
 
 
@@ -47,7 +48,7 @@ def unroll(
       ValueError: shapes that do not agree, an unknown engine, or one that cannot serve the call.
     """
     check_engine(engine)
-    T, B = _check_shapes(xs, lengths, resets)
+    T, B = _check_inputs(params, xs, lengths, resets)
     masks = masks or RecurrentMasks()
     _check_carry(cell, params, carry, B)
     _check_masks(cell, masks, T, B)
@@ -64,7 +65,13 @@ def unroll(
         valid = None
     params, xs, carry, masks = _vary_alike(params, xs, carry, masks, lengths, resets)
     _, run = pick_engine(engine, cell, params, xs, carry, resets=resets, masks=masks)
-    return run(cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks)
+    return _run(run, cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("reverse",))
+def _run(run: Run, cell: Cell, *arguments: Any, **options: Any) -> tuple[Carry, Array]:
+    """Runs an engine; compiled once for all calls outside of `jax.jit`, where a loop would be compiled at each."""
+    return run(cell, *arguments, **options)
 
 
 def _vary_alike(params: Params, xs: Array, carry: Carry, masks: RecurrentMasks, *others: Any) -> tuple:
@@ -76,7 +83,8 @@ def _vary_alike(params: Params, xs: Array, carry: Carry, masks: RecurrentMasks, 
     """
     if jax.sharding.get_abstract_mesh().empty:
         return params, xs, carry, masks
-    zero = sum(jnp.zeros_like(leaf, "float32").sum() for leaf in jax.tree.leaves((params, xs, carry, masks, others)))
+    leaves = jax.tree.leaves((params, xs, carry, masks, others))
+    zero = sum((jnp.zeros_like(leaf, "float32").sum() for leaf in leaves), jnp.zeros(()))
     zeros = zero + jnp.zeros_like(xs, "float32").sum((0, 2))[:, None]
 
     def vary(leaf: Array) -> Array:
@@ -86,19 +94,30 @@ def _vary_alike(params: Params, xs: Array, carry: Carry, masks: RecurrentMasks, 
     return jax.tree.map(vary, params), vary(xs), carry, jax.tree.map(vary, masks)
 
 
-def _check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tuple[int, int]:
-    """Returns T and B; raises a `ValueError` for shapes that do not agree with them."""
-    if xs.ndim != 3:
-        raise ValueError(f"xs must have the shape [T, B, D], got {xs.shape}")
-    T, B = xs.shape[:2]
-    if lengths is not None and lengths.shape != (B,):
-        raise ValueError(f"lengths must have the shape [B] = ({B},) for xs {xs.shape}, got {lengths.shape}")
-    if resets is not None and resets.shape != (T, B):
-        raise ValueError(f"resets must have the shape [T, B] = ({T}, {B}) for xs {xs.shape}, got {resets.shape}")
+def _check_inputs(params: Params, xs: Array, lengths: Array | None, resets: Array | None) -> tuple[Any, Any]:
+    """Returns T and B, which are no `int` in an export with symbols; raises a `ValueError` for what does not agree."""
+    if not hasattr(xs, "dtype") or xs.ndim != 3:
+        raise ValueError(f"xs must be an array of the shape [T, B, D], got {_describe(xs)}")
+    T, B, D = xs.shape
+    wanted = params["input_kernel"].shape[0] if "input_kernel" in params else D
+    if wanted != D:
+        raise ValueError(f"xs must have the {wanted} features that the parameters are for, got {_describe(xs)}")
+    if lengths is not None and not _is_array(lengths, jnp.integer, (B,)):
+        raise ValueError(f"lengths must be whole numbers of the shape [B] = [{B}], got {_describe(lengths)}")
+    if resets is not None and not _is_array(resets, jnp.bool_, (T, B)):
+        raise ValueError(f"resets must be booleans of the shape [T, B] = [{T}, {B}], got {_describe(resets)}")
     return T, B
 
 
-def _check_carry(cell: Cell, params: Params, carry: Carry | None, batch_size: int) -> None:
+def _is_array(value: Any, kind: Any, shape: tuple) -> bool:
+    return hasattr(value, "dtype") and value.shape == shape and jnp.issubdtype(value.dtype, kind)
+
+
+def _describe(value: Any) -> str:
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else f"a {type(value).__name__}"
+
+
+def _check_carry(cell: Cell, params: Params, carry: Carry | None, batch_size: Any) -> None:
     """Raises a `ValueError` for a carry that is not one of this cell for this batch."""
     if carry is None:
         return
@@ -110,7 +129,7 @@ def _check_carry(cell: Cell, params: Params, carry: Carry | None, batch_size: in
             raise ValueError(f"carry must have arrays of the shape [B, H] = {wanted_leaf.shape}, got {leaf.shape}")
 
 
-def _check_masks(cell: Cell, masks: RecurrentMasks, T: int, B: int) -> None:
+def _check_masks(cell: Cell, masks: RecurrentMasks, T: Any, B: Any) -> None:
     """Raises a `ValueError` for noise on a state that the cell does not have, or of the wrong shape."""
     for name, mask in masks._asdict().items():
         field = "c" if name == "zoneout_c" else "h"

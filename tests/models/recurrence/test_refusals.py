@@ -21,9 +21,14 @@ ones = jnp.ones
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ({"xs": ones((T, D))}, ["xs", "[T, B, D]", "(5, 2)"]),
-        ({"lengths": ones(3, int)}, ["lengths", "(4,)", "(3,)", "(5, 4, 2)"]),
-        ({"resets": ones((B, T), bool)}, ["resets", "(5, 4)", "(4, 5)"]),
+        ({"xs": ones((T, D))}, ["xs", "[T, B, D]", "float32[5, 2]"]),
+        ({"xs": [[[1.0, 2.0]]]}, ["xs", "[T, B, D]", "a list"]),
+        ({"xs": ones((T, B, 3))}, ["xs", "2 features", "float32[5, 4, 3]"]),
+        ({"lengths": ones(3, int)}, ["lengths", "[4]", "int32[3]"]),
+        ({"lengths": ones(B)}, ["lengths", "whole numbers", "float32[4]"]),
+        ({"lengths": [1, 2, 3, 4]}, ["lengths", "[4]", "a list"]),
+        ({"resets": ones((B, T), bool)}, ["resets", "[5, 4]", "bool[4, 5]"]),
+        ({"resets": ones((T, B), int)}, ["resets", "booleans", "int32[5, 4]"]),
         ({"carry": CELL.initial_carry({}, (3,))}, ["carry", "(4, 3)", "(3, 3)"]),
         ({"carry": CELL.initial_carry({}, (1,))}, ["carry", "(4, 3)", "(1, 3)"]),
         ({"carry": GRU(H).initial_carry({}, (B,))}, ["carry", "LSTMCarry", "HiddenCarry"]),
@@ -55,3 +60,10 @@ def test_zoneout_on_a_memory_that_is_not_there(name):
 def test_unknown_engine_names_the_valid_ones():
     with pytest.raises(UserError, match=r"unknown engine 'skan'; did you mean 'scan'.* valid: .*auto.*scan"):
         unroll(CELL, PARAMS, ones((T, B, D)), engine="skan")
+
+
+def test_chunks_need_a_number_of_steps():
+    steps = jax.export.symbolic_shape("t")[0]
+    xs = jax.ShapeDtypeStruct((steps, B, D), "float32")
+    with pytest.raises(UserError, match=r"engine 'chunked' .* number of steps that is known .*take engine 'fused'"):
+        jax.export.export(jax.jit(lambda xs: unroll(CELL, PARAMS, xs, engine="chunked")))(xs)
