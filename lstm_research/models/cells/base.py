@@ -2,6 +2,8 @@
 
 import abc
 import dataclasses
+import math
+import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
+from lstm_research.common.errors import UserError
 from lstm_research.models.cells.initializers import Initializer, get_initializer, init_gates
 
 Carry = Any
@@ -55,6 +58,9 @@ class Cell(abc.ABC):
       recurrent_initializer: of each gate's block of the recurrent weights.
       learned_initial_state: whether the state before the first step is a parameter, `initial_h` (and `initial_c`,
         ...), which starts at zeros, instead of zeros for good.
+
+    Raises:
+      UserError: a choice is a number that is not finite, or an unknown name.
     """
 
     hidden_size: int
@@ -79,6 +85,10 @@ class Cell(abc.ABC):
             raise ValueError(f"hidden_size must be at least 1, got {self.hidden_size}")
         get_initializer(self.input_initializer)
         get_initializer(self.recurrent_initializer)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, numbers.Real) and not math.isfinite(value):
+                raise UserError(f"{field.name} must be finite, got {value}")
 
     def __str__(self) -> str:
         """Returns the class and the choices that are not the defaults."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
 from lstm_research.models.cells.activations import get_activation
 from lstm_research.models.cells.base import Cell, GatedCell, HiddenCarry, Product, apply, dense
-from lstm_research.models.cells.initializers import check_chrono, chrono_bias
+from lstm_research.models.cells.initializers import check_chrono, init_memory_bias
 from lstm_research.models.cells.layer_norm import layer_norm_gates
 
 
@@ -35,10 +35,9 @@ class _GRU(Cell):
         """See `Cell.init`."""
         H = self.hidden_size
         params = super().init(key, input_size, dtype)
-        update_bias: float | Array = self.update_bias or 0.0
-        if self.chrono_max_length is not None:
-            update_bias = chrono_bias(jax.random.fold_in(key, 1), self.chrono_max_length, H, dtype)
-        params["bias"] = params["bias"].at[H : 2 * H].set(update_bias)
+        constant = self.update_bias or 0.0
+        bias = init_memory_bias(jax.random.fold_in(key, 1), H, dtype, constant, self.chrono_max_length)
+        params["bias"] = params["bias"].at[H : 2 * H].set(bias)
         return params
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
+from lstm_research.common.errors import UserError
 from lstm_research.models.cells.activations import get_activation
 from lstm_research.models.cells.base import GatedCell, HiddenCarry
 from lstm_research.models.cells.initializers import Initializer, init_gates
@@ -26,10 +27,15 @@ class IndRNN(GatedCell):
     Attributes:
       hidden_size: H.
       input_initializer: of W.
-      recurrent_initializer: of u, drawn as a weight `[1, H]`; uniform in [0, 1] if not told otherwise.
+      recurrent_initializer: of u, drawn as a weight `[1, H]`; uniform in [0, 1] if not told otherwise. "identity" and
+        "orthogonal" are of matrices and refused; a function such as `jax.nn.initializers.ones` makes u the diagonal of
+        the identity.
       learned_initial_state: see `Cell`.
       activation: φ, a name of `ACTIVATIONS`.
       recurrent_factor: what the initial u is multiplied by.
+
+    Raises:
+      UserError: a recurrent initializer of matrices, or another choice that a `Cell` refuses.
     """
 
     recurrent_initializer: Initializer = "uniform_unit"
@@ -42,6 +48,11 @@ class IndRNN(GatedCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         get_activation(self.activation)
+        if self.recurrent_initializer in ("identity", "orthogonal"):
+            raise UserError(
+                f"recurrent_initializer={self.recurrent_initializer!r} draws a matrix, but the recurrent weights of an "
+                'IndRNN are one number a unit; leave it out for "uniform_unit", or take "uniform_hidden"'
+            )
 
     def init(self, key: PRNGKeyArray, input_size: int, dtype: DTypeLike = "float32") -> Params:
         """See `Cell.init`."""

@@ -1,6 +1,5 @@
 """Initialisers of cell parameters. Weights of several gates are always drawn gate by gate."""
 
-import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -60,7 +59,12 @@ def init_gates(
 
     One draw of the whole `[D, G·H]` matrix would be wrong for every initialiser that looks at the shape: an orthogonal
     matrix has no orthogonal blocks, and a variance scaled by the fan-out is G times too small.
+
+    Raises:
+      UserError: there is no input feature, over which the variance would be spread.
     """
+    if input_size < 1:
+        raise UserError(f"input_size must be at least 1, got {input_size}")
     draw = get_initializer(initializer)
     keys = jax.random.split(key, num_gates)
     # Drawn in float32 at least: the orthogonal initialiser's QR decomposition does not exist in half precision.
@@ -70,27 +74,44 @@ def init_gates(
 
 
 def check_chrono(max_length: int | None, keyword: str, bias: float | None) -> None:
-    """Raises a `UserError` for a length that `chrono_bias` cannot draw from, or one besides a constant bias.
+    """Raises a `UserError` for a length that `init_memory_bias` cannot draw from, or one besides a constant bias.
 
     Args:
       max_length: `chrono_max_length` of a cell; None is no chrono initialisation.
       keyword: the cell's keyword for a constant initial bias of the same gate.
       bias: its value; None where it is not given.
     """
-    if bias is not None and not math.isfinite(bias):
-        raise UserError(f"{keyword} must be finite, got {bias}")
     if max_length is not None and bias is not None:
         raise UserError(f"{keyword} and chrono_max_length both set the same bias; leave one of them out")
     if max_length is not None and max_length < 3:
         raise UserError(f"chrono_max_length must be at least 3, got {max_length}")
 
 
-def chrono_bias(key: PRNGKeyArray, max_length: int, hidden_size: int, dtype: DTypeLike) -> Float[Array, "H"]:
-    """Draws the bias of a gate σ that keeps the state: log(u) with u uniform in [1, max_length - 1].
+def init_memory_bias(
+    key: PRNGKeyArray,
+    hidden_size: int,
+    dtype: DTypeLike,
+    constant: float,
+    chrono_max_length: int | None,
+    *,
+    sign: int = 1,
+) -> Float[Array, "H"]:
+    """Returns the initial bias of the gate σ that decides how long a state is kept.
 
-    A gate of σ(log(u)) forgets in about 1 + u steps, so the units begin with memories of all lengths up to
-    `max_length`; a gate that takes new content in has the opposite sign. Tallec and Ollivier, "Can Recurrent Neural
-    Networks Warp Time?", 2018.
+    It is a constant or, with chrono initialisation, log(u) with u uniform in [1, `chrono_max_length` - 1]. A gate of
+    σ(log(u)) forgets in about 1 + u steps, so the units begin with memories of all lengths up to `chrono_max_length`.
+    Tallec and Ollivier, "Can Recurrent Neural Networks Warp Time?", 2018.
+
+    Args:
+      key: the random key of the draw.
+      hidden_size: H.
+      dtype: of the bias.
+      constant: every unit's bias, without chrono initialisation.
+      chrono_max_length: None for the constant.
+      sign: that of the draw: -1 for a gate that keeps the state where it is small.
     """
+    if chrono_max_length is None:
+        return jnp.full((hidden_size,), constant, dtype)
     draw_dtype = jnp.promote_types(dtype, "float32")
-    return jnp.log(jax.random.uniform(key, (hidden_size,), draw_dtype, 1, max_length - 1)).astype(dtype)
+    steps = jax.random.uniform(key, (hidden_size,), draw_dtype, 1, chrono_max_length - 1)
+    return sign * jnp.log(steps).astype(dtype)

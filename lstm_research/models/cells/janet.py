@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKeyArray
 from lstm_research.models.cells.activations import get_activation
 from lstm_research.models.cells.base import GatedCell, HiddenCarry
-from lstm_research.models.cells.initializers import check_chrono, chrono_bias
+from lstm_research.models.cells.initializers import check_chrono, init_memory_bias
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +58,9 @@ class JANET(GatedCell):
         """See `Cell.init`."""
         H = self.hidden_size
         params = super().init(key, input_size, dtype)
-        forget_bias: float | Array = 1.0 if self.forget_bias is None else self.forget_bias
-        if self.chrono_max_length is not None:
-            forget_bias = chrono_bias(jax.random.fold_in(key, 1), self.chrono_max_length, H, dtype)
-        params["bias"] = params["bias"].at[:H].set(forget_bias)
+        constant = 1.0 if self.forget_bias is None else self.forget_bias
+        bias = init_memory_bias(jax.random.fold_in(key, 1), H, dtype, constant, self.chrono_max_length)
+        params["bias"] = params["bias"].at[:H].set(bias)
         return params
 
     @property

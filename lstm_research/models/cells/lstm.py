@@ -10,7 +10,7 @@ from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKey
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.models.cells.activations import get_activation
 from lstm_research.models.cells.base import GatedCell, Product, apply, dense
-from lstm_research.models.cells.initializers import check_chrono, chrono_bias, init_gates
+from lstm_research.models.cells.initializers import check_chrono, init_gates, init_memory_bias
 from lstm_research.models.cells.layer_norm import layer_norm, layer_norm_gates
 
 INPUT_GATES = ("free", "coupled", "capped", "none")
@@ -173,10 +173,8 @@ class LSTM(GatedCell):
         H = self.hidden_size
         bias = dict.fromkeys(self.blocks, jnp.zeros(H, dtype))
         if self.forget_gate:
-            if self.chrono_max_length is None:
-                bias["f"] = jnp.full(H, 1.0 if self.forget_bias is None else self.forget_bias, dtype)
-            else:
-                bias["f"] = chrono_bias(key, self.chrono_max_length, H, dtype)
+            constant = 1.0 if self.forget_bias is None else self.forget_bias
+            bias["f"] = init_memory_bias(key, H, dtype, constant, self.chrono_max_length)
             if self.input_gate == "coupled" or self.chrono_max_length is not None:
                 bias["i"] = -bias["f"]
         return jnp.concatenate([bias[block] for block in self.blocks])

@@ -51,6 +51,9 @@ def from_cudnn(
 def to_cudnn(cell: Cell, params: Params) -> np.ndarray:
     """Makes the weights of an LSTM of `jax.experimental.rnn`.
 
+    It has the layers, and not what is wired around them: `residual` and `skip_output` leave no trace in the parameters,
+    and are the caller's to rebuild (see `lstm_research.models.interop`).
+
     Args:
       cell: an `LSTM` without peepholes or other options.
       params: of a `RecurrentStack` of this cell (with `merge="concat"` if bidirectional).

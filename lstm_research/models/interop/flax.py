@@ -82,6 +82,9 @@ def from_linen(
 def to_linen(cell: Cell, params: Params) -> dict[str, Any]:
     """Makes the variables of Linen's `LSTMCell` and `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
 
+    One call makes one cell; how layers are wired leaves no trace in its parameters and is the caller's to rebuild (see
+    `lstm_research.models.interop`).
+
     Args:
       cell: an `LSTM`, a `GRU` or an `RNN`; other activations than the default ones go into the Linen cell's `gate_fn`
         and `activation_fn`.
@@ -142,7 +145,7 @@ def from_nnx(
 
 
 def to_nnx(cell: Cell, params: Params, *, optimized: bool = True) -> dict[str, Any]:
-    """Makes the state of NNX's `OptimizedLSTMCell` or `LSTMCell`, `GRUCell` or `SimpleCell`.
+    """Makes the state of NNX's `OptimizedLSTMCell` or `LSTMCell`, `GRUCell` or `SimpleCell`; see `to_linen`.
 
     Args:
       cell: an `LSTM`, a `GRU` or an `RNN`; other activations than the default ones go into the NNX cell's `gate_fn`

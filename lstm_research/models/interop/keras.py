@@ -79,6 +79,9 @@ def from_keras(
 def to_keras(cell: Cell, params: Params, *, use_bias: bool = True) -> list[np.ndarray]:
     """Makes the weights of an `LSTM`, `GRU` or `SimpleRNN`, or of `Bidirectional` around one.
 
+    One call makes one layer; how layers are wired, and how two directions are merged (Keras' `merge_mode`), leaves no
+    trace in the parameters and is the caller's to rebuild (see `lstm_research.models.interop`).
+
     Args:
       cell: an `LSTM`, `RNN`, `GRU` (Keras' with `reset_after=True`) or `OriginalGRU` (`reset_after=False`). Other
         activations than the default ones go into the Keras layer's `activation` and `recurrent_activation`.

@@ -6,8 +6,9 @@ the order z = u, r, h = n. Of the two biases only the sum matters, but for the c
 `linear_before_reset`, whose second one is `recurrent_bias`: `from_onnx` adds them, `to_onnx` puts zeros second.
 
 `input_forget` is `input_gate="coupled"`: f = 1 - i, so that what W, R, B and P hold for f is read by nobody;
-`from_onnx` leaves it out and `to_onnx` fills it with zeros. A GRU is this package's `GRU` with `linear_before_reset`
-and an `OriginalGRU` without.
+`from_onnx` leaves it out and `to_onnx` fills it with zeros. (The specification says no more than that the two gates are
+coupled; this is how onnxruntime does it.) A GRU is this package's `GRU` with `linear_before_reset` and an `OriginalGRU`
+without.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ _ACTIVATIONS: dict[tuple[str, float | None, float | None], str] = {
 }
 # What a number is if the attributes do not give it, by the operator of that name.
 _DEFAULT_NUMBERS = {"Affine": (1.0, 0.0), "Elu": (1.0, None), "HardSigmoid": (0.2, 0.5)}
-_ATTRIBUTES = {
+_ATTRIBUTES = (
     "hidden_size",
     "direction",
     "activations",
@@ -52,15 +53,17 @@ _ATTRIBUTES = {
     "activation_beta",
     "clip",
     "layout",  # that of inputs and outputs, not of weights
-    "input_forget",
-    "linear_before_reset",
-}
+)
+_OWN_ATTRIBUTES = {"RNN": (), "GRU": ("linear_before_reset",), "LSTM": ("input_forget",)}
 
 
 def from_onnx(
     op_type: str, arrays: Mapping[str, Any], attributes: Mapping[str, Any] | None = None
 ) -> tuple[Cell, Params]:
     """Reads the weights and attributes of an operator.
+
+    Nothing that the operator computes with is lost, but not all bits come back: the two biases are added, and with
+    `input_forget=1` the blocks of the forget gate in W, R, B and P, which the operator does not read, are dropped.
 
     Args:
       op_type: "LSTM", "GRU" or "RNN".
@@ -72,7 +75,8 @@ def from_onnx(
       `unroll(..., reverse=True)`), those of a `Bidirectional` of it for both.
 
     Raises:
-      UserError: an array is missing or has another shape, or an attribute asks for what no cell computes.
+      UserError: an array is missing or has another shape, or an attribute is none of this operator's, asks for what no
+        cell computes, or gives numbers that no activation takes.
     """
     attributes = _check_attributes(op_type, attributes or {})
     gates = _GATES[op_type]
@@ -99,6 +103,9 @@ def from_onnx(
 
 def to_onnx(cell: Cell, params: Params, *, reverse: bool = False) -> tuple[str, dict[str, np.ndarray], dict[str, Any]]:
     """Makes the weights and attributes of an operator.
+
+    One call makes one layer; how layers are wired, and how two directions are merged, leaves no trace in the parameters
+    and is the caller's to rebuild (see `lstm_research.models.interop`): the operator keeps the directions apart.
 
     Args:
       cell: an `LSTM` (also with peepholes or a coupled input gate), `GRU`, `OriginalGRU` or `RNN`.
@@ -186,9 +193,10 @@ def _check_attributes(op_type: str, attributes: Mapping[str, Any]) -> dict[str, 
     """Returns the attributes with text as str and the direction filled in."""
     if op_type not in _GATES:
         raise unknown("op_type", op_type, _GATES)
+    valid = _ATTRIBUTES + _OWN_ATTRIBUTES[op_type]
     for name in attributes:
-        if name not in _ATTRIBUTES:
-            raise unknown("attribute", name, _ATTRIBUTES)
+        if name not in valid:
+            raise unknown(f"attribute of {op_type}", name, valid)
     checked = dict(attributes)
     checked["direction"] = _text(attributes.get("direction", "forward"))
     if checked["direction"] not in ("forward", "reverse", "bidirectional"):
@@ -230,8 +238,12 @@ def _from_activations(op_type: str, attributes: Mapping[str, Any], directions: i
     names = [_text(name) for name in attributes.get("activations") or defaults * directions]
     if len(names) != len(defaults) * directions:
         raise UserError(f"activations must hold {len(defaults) * directions} names, got {len(names)}: {names}")
-    numbers = [list(attributes.get(f"activation_{which}") or ()) for which in ("alpha", "beta")]
-    ours = [_from_activation(name, numbers) for name in names]
+    numbers = {key: list(attributes.get(key) or ()) for key in ("activation_alpha", "activation_beta")}
+    ours = [_from_activation(name, list(numbers.values())) for name in names]
+    for key, left in numbers.items():
+        if left:
+            taken = len(attributes[key]) - len(left)
+            raise UserError(f"the activations {names} take {taken} numbers of {key}, got {len(left)} more")
     if ours[: len(defaults)] != ours[-len(defaults) :]:
         raise UserError(f"activations must be the same in both directions, got {names}")
     return ours[: len(defaults)]

@@ -65,8 +65,12 @@ def from_pytorch(state_dict: Mapping[str, Any], *, nonlinearity: str = "tanh", p
 def to_pytorch(cell: Cell, params: Params, *, bias: bool = True, prefix: str = "") -> dict[str, np.ndarray]:
     """Makes the state dict of an `nn.LSTM`, `nn.GRU` or `nn.RNN`.
 
+    The module has the layers, and not what is wired around them: `residual` and `skip_output` leave no trace in the
+    parameters, and are the caller's to rebuild (see `lstm_research.models.interop`).
+
     Args:
-      cell: an `LSTM`, a `GRU`, or an `RNN` with the activation "tanh" or "relu".
+      cell: an `LSTM` (with projection: to fewer than H features), a `GRU`, or an `RNN` with the activation "tanh" or
+        "relu".
       params: of a `RecurrentStack` of this cell (with `merge="concat"` if bidirectional).
       bias: whether the module has biases; without, ours must be zero.
       prefix: goes before every name.
@@ -182,3 +186,8 @@ def _check(cell: Cell) -> None:
     check_options(cell, _OPTIONS, "PyTorch")
     if isinstance(cell, RNN) and cell.activation not in ("tanh", "relu"):
         raise UserError(f"PyTorch has no RNN with activation={cell.activation!r}, only with 'tanh' or 'relu'")
+    if isinstance(cell, LSTM) and cell.projection_size is not None and cell.projection_size >= cell.hidden_size:
+        raise UserError(
+            f"PyTorch has no LSTM with projection_size={cell.projection_size} and hidden_size={cell.hidden_size}, only "
+            "with a projection_size below hidden_size"
+        )

@@ -61,12 +61,16 @@ class RecurrentStack(nnx.Module):
           rngs: draws the parameters.
 
         Raises:
-          UserError: both `residual` and `highway`.
+          UserError: both `residual` and `highway`, or a way past or around the layers where there is only one layer.
         """
         if num_layers < 1:
             raise ValueError(f"num_layers must be at least 1, got {num_layers}")
         if residual and highway:
             raise UserError("model.residual and model.highway are two ways past a layer; set one of them to False")
+        ways = {"residual": residual, "highway": highway, "skip": skip, "skip_output": skip_output}
+        for key, is_set in ways.items():
+            if is_set and num_layers == 1:
+                raise UserError(f"model.{key} has no effect on one layer; set it to False, or model.num_layers above 1")
         self.num_layers = num_layers
         self.residual, self.highway, self.skip, self.skip_output = residual, highway, skip, skip_output
         self.rates = rates or DropoutRates()

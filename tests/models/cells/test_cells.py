@@ -237,6 +237,24 @@ def test_refuses_what_makes_no_sense(name, keywords, message):
     assert "\n" not in str(error.value)
 
 
+@every_cell
+def test_refuses_numbers_that_are_not_finite(name):
+    cell = CELLS[name](H)
+    keywords = [field.name for field in dataclasses.fields(cell) if "float" in str(field.type)]
+    assert set(keywords) <= {"beta", "forget_bias", "recurrent_factor", "update_bias"}
+    assert keywords
+    for keyword in keywords:
+        for value in (float("nan"), float("inf"), -float("inf"), np.float64("nan")):
+            with pytest.raises(UserError, match=f"^{keyword} must be finite, got "):
+                CELLS[name](H, **{keyword: value})
+
+
+@every_cell
+def test_refuses_an_input_without_features(name):
+    with pytest.raises(UserError, match=r"^input_size must be at least 1, got 0$"):
+        CELLS[name](H).init(jax.random.key(0), 0)
+
+
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_refuses_an_unknown_activation():
     with pytest.raises(UserError, match="unknown activation 'tanj'; did you mean 'tanh'"):

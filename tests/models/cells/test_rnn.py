@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from libraries import B, D, H, T, check_equals, library
 
+from lstm_research.common.errors import UserError
 from lstm_research.models.cells import CELLS, RNN, IndRNN
+from lstm_research.models.cells.initializers import INITIALIZERS
 from lstm_research.models.recurrence import unroll
 
 
@@ -101,6 +103,21 @@ def test_recurrent_factor_scales_the_initial_recurrent_weights_alone(name):
     jax.tree.map(np.testing.assert_array_equal, scaled, plain | {"recurrent_kernel": plain["recurrent_kernel"] * 0.25})
     if name == "irnn":
         np.testing.assert_array_equal(scaled["recurrent_kernel"], 0.25 * np.eye(H))
+
+
+@pytest.mark.parametrize("initializer", sorted(INITIALIZERS))
+def test_the_recurrent_weights_of_an_indrnn_are_drawn_for_every_unit_or_refused(initializer):
+    if initializer in ("identity", "orthogonal"):
+        with pytest.raises(UserError, match=f"^recurrent_initializer='{initializer}' draws a matrix.*uniform_unit"):
+            IndRNN(H, recurrent_initializer=initializer)
+    else:
+        cell = IndRNN(H, recurrent_initializer=initializer)
+        assert cell.init(jax.random.key(0), D)["recurrent_kernel"].all()
+
+
+def test_an_indrnn_that_is_an_irnn_without_weights_between_units():
+    params = IndRNN(H, recurrent_initializer=jax.nn.initializers.ones).init(jax.random.key(0), D)
+    np.testing.assert_array_equal(recurrent_matrix(params), np.eye(H))
 
 
 def test_an_indrnn_starts_with_weights_spread_evenly_up_to_the_bound():

@@ -154,11 +154,27 @@ def test_their_arrays_come_back(ours, assert_same_bits, kind):
     assert_same_bits(to_onnx(*from_onnx(op_type, arrays, attributes))[1], arrays)
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_exactly_the_attributes_of_the_operator_are_known(kind):
+    op_type, arrays = KINDS[kind][0], make_arrays(kind, "forward", 4)
+    values = {"hidden_size": H, "direction": "forward", "activations": [], "activation_alpha": []}
+    values |= {"activation_beta": [], "clip": 0.0, "layout": 1, "input_forget": 0, "linear_before_reset": 0}
+    theirs = set(onnx.defs.get_schema(op_type).attributes)
+    assert values.keys() >= theirs
+    for name, value in values.items():
+        if name in theirs:
+            from_onnx(op_type, arrays, {name: value})
+        else:
+            with pytest.raises(UserError, match=f"^unknown attribute of {op_type} '{name}'"):
+                from_onnx(op_type, arrays, {name: value})
+
+
 def zeros(**shapes):
     return {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
 
 
 LSTM_ARRAYS = {"W": (1, 20, 4), "R": (1, 20, 5), "B": (1, 40)}
+RNN_ARRAYS = {"W": (1, 5, 4), "R": (1, 5, 5)}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +194,7 @@ LSTM_ARRAYS = {"W": (1, 20, 4), "R": (1, 20, 5), "B": (1, 40)}
         ),
         ("LSTM", LSTM_ARRAYS | {"initial_h": (1, 2, 5)}, {}, "initial_h is unknown in the arrays"),
         ("LSTM", LSTM_ARRAYS, {"hidden_size": 6}, "hidden_size is 6, but the last axis of R has 5 entries"),
-        ("LSTM", LSTM_ARRAYS, {"hidden": 5}, "unknown attribute 'hidden'; did you mean 'hidden_size'"),
+        ("LSTM", LSTM_ARRAYS, {"hidden": 5}, "unknown attribute of LSTM 'hidden'; did you mean 'hidden_size'"),
         ("LSTM", LSTM_ARRAYS, {"direction": b"backward"}, "unknown direction 'backward'"),
         ("LSTM", LSTM_ARRAYS, {"clip": 3.0}, r"clip=3\.0; it must be 0"),
         ("LSTM", LSTM_ARRAYS, {"activations": ["Sigmoid", "Tanh"]}, "activations must hold 3 names, got 2"),
@@ -188,6 +204,13 @@ LSTM_ARRAYS = {"W": (1, 20, 4), "R": (1, 20, 5), "B": (1, 40)}
             LSTM_ARRAYS,
             {"activations": ["HardSigmoid", "Tanh", "Tanh"]},
             r"HardSigmoid must have alpha and beta",
+        ),
+        ("RNN", RNN_ARRAYS, {"activation_alpha": [0.2]}, r"\['Tanh'\] take 0 numbers of activation_alpha, got 1 more"),
+        (
+            "RNN",
+            RNN_ARRAYS,
+            {"activations": ["HardSigmoid"], "activation_alpha": [1 / 6], "activation_beta": [0.5, 0.0]},
+            r"\['HardSigmoid'\] take 1 numbers of activation_beta, got 1 more",
         ),
     ],
 )

@@ -192,6 +192,8 @@ def test_state_dicts_that_do_not_fit(arrays, change, message):
         (LSTM(5, peepholes=True), "PyTorch has no LSTM with peepholes=True, only with False"),
         (GRU(5, learned_initial_state=True), "learned_initial_state=True"),
         (RNN(5, activation="elu"), "only with 'tanh' or 'relu'"),
+        (LSTM(5, projection_size=5), "projection_size=5 and hidden_size=5, only with a projection_size below"),
+        (LSTM(5, projection_size=6), "no LSTM with projection_size=6 and hidden_size=5"),
     ],
 )
 def test_cells_that_pytorch_does_not_have(ours, cell, message):
@@ -199,6 +201,27 @@ def test_cells_that_pytorch_does_not_have(ours, cell, message):
         to_pytorch(cell, ours.stack_params(cell))
     with pytest.raises(UserError, match=message):
         cell_to_pytorch(cell, ours.cell_params(cell))
+
+
+def test_pytorch_has_the_largest_projection_that_is_written(torch, ours):
+    cell = LSTM(5, projection_size=4)
+    arrays = to_pytorch(cell, ours.stack_params(cell))
+    module = torch.nn.LSTM(ours.D, 5, proj_size=4)
+    module.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
+    with pytest.raises(ValueError, match="proj_size has to be smaller than hidden_size"):
+        torch.nn.LSTM(ours.D, 5, proj_size=5)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
+def test_ways_past_the_layers_are_refused_where_the_parameters_tell(ours, assert_same_bits, bidirectional):
+    options = {"num_layers": 2, "bidirectional": bidirectional}
+    with pytest.raises(UserError, match="found: layer_0, layer_1, layer_1_highway"):
+        to_pytorch(RNN(5), ours.stack_params(RNN(5), highway=True, **options))
+    with pytest.raises(UserError, match=r"layer_1\.(forward\.)?params\.input_kernel must have the shape"):
+        to_pytorch(RNN(5), ours.stack_params(RNN(5), skip=True, **options))
+    plain = to_pytorch(RNN(5), ours.stack_params(RNN(5), **options))
+    for way in ("residual", "skip_output"):  # of which they tell nothing, as the docstring says
+        assert_same_bits(to_pytorch(RNN(5), ours.stack_params(RNN(5), **{way: True}, **options)), plain)
 
 
 def test_parameters_that_do_not_fit(ours):

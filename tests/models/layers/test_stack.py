@@ -411,6 +411,13 @@ def test_refusals_are_one_line_that_names_the_cause(unchecked_shapes, make, name
     assert isinstance(caught.value, UserError) or named == "num_layers"
 
 
+@pytest.mark.parametrize("way", ["residual", "highway", "skip", "skip_output"])
+def test_a_way_past_the_layers_needs_two_of_them(way):
+    with pytest.raises(UserError, match=rf"^model\.{way} has no effect on one layer; set it to False, or"):
+        RecurrentStack(LSTM(H), D, **{way: True}, rngs=nnx.Rngs(0))
+    assert RecurrentStack(LSTM(H), D, num_layers=2, **{way: True}, rngs=nnx.Rngs(0)).num_layers == 2
+
+
 def test_output_size_and_names_of_parameters():
     for form, size in {"forward": H, "concat": 2 * H, "sum": H, "mean": H}.items():
         stack = RecurrentStack(LSTM(H), D, num_layers=2, rngs=nnx.Rngs(0), **FORMS[form])
