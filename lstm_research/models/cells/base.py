@@ -50,7 +50,7 @@ class Cell(abc.ABC):
     """One step of one recurrent layer: a hashable description with pure methods and no arrays inside.
 
     Parameters are a plain dict. Those whose names end in "kernel" are the large weights; `step` reads them in products
-    only (see there).
+    only (see there). A large weight of another name has the right gradient, but engines add it up step by step.
 
     Attributes:
       hidden_size: H, the number of hidden units.
