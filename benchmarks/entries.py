@@ -1,6 +1,7 @@
 """What is measured: a recurrent layer of some library, ready to run forward and backward."""
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -111,16 +112,22 @@ def make_jax_entry(
 
         return jax.tree.leaves(jax.grad(loss, argnums=(0, 1))(xs, params))
 
+    functions = dict(zip(MEASURES, (forward, forward_backward), strict=True))
+    return compile_entry(label, functions, xs, params, *constants)
+
+
+def compile_entry(label: Label, functions: Mapping[str, Callable[..., Arrays]], *arguments: Any) -> Entry:
+    """Compiles the function of each measure for these arguments."""
     run, seconds, temporary = {}, {}, {}
-    for measure, measured in zip(MEASURES, (forward, forward_backward), strict=True):
+    for measure, function in functions.items():
         jax.clear_caches()  # what an entry before this one has traced must not shorten this one's compilation
         start = time.perf_counter()
-        compiled = jax.jit(measured).lower(xs, params, *constants).compile()
+        compiled = jax.jit(function).lower(*arguments).compile()
         seconds[measure] = time.perf_counter() - start
         analysis = compiled.memory_analysis()
         if analysis is not None:
             temporary[measure] = int(analysis.temp_size_in_bytes)
-        run[measure] = _waiting(compiled, xs, params, *constants)
+        run[measure] = _waiting(compiled, *arguments)
     return Entry(
         label,
         run,
@@ -162,7 +169,7 @@ def measure(entries: Sequence[Entry], repeats: int) -> dict[str, dict[str, list[
         for entry in entries
         for measure, run in entry.run.items()
     ]
-    seconds: dict[str, dict[str, list[float]]] = {entry.label.name: {m: [] for m in MEASURES} for entry in entries}
+    seconds: dict[str, dict[str, list[float]]] = {entry.label.name: {m: [] for m in entry.run} for entry in entries}
     for _ in range(repeats):
         for name, measure, run, calls in jobs:
             run()
@@ -180,3 +187,8 @@ def _seconds(run: Callable[[], Any], calls: int) -> float:
     for _ in range(calls):
         run()
     return (time.perf_counter() - start) / calls
+
+
+def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """Returns the median over rounds of the ratio within a round."""
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))

@@ -64,10 +64,10 @@ def _cast(tree: Any, dtype: Any) -> Any:
 def _flax(label: Label, cell: str, shape: Shape, xs: np.ndarray) -> Entry:
     linen: Any = importlib.import_module("flax.linen")
     dtype = jnp.dtype(label.dtype)
-    # Parameters are drawn in float32 and cast; the second layer's state is in their dtype then.
+    # Parameters are drawn by a layer that is float32 throughout, and cast: not every initialiser can do less.
     drawing, layer = (
-        linen.RNN(getattr(linen, cell)(shape.hidden_size, dtype=dtype, param_dtype=param_dtype), time_major=True)
-        for param_dtype in (jnp.float32, dtype)
+        linen.RNN(getattr(linen, cell)(shape.hidden_size, dtype=each, param_dtype=each), time_major=True)
+        for each in (jnp.float32, dtype)
     )
     inputs = jnp.asarray(xs, dtype)
     return make_jax_entry(label, layer.apply, _cast(drawing.init(jax.random.key(0), inputs), dtype), inputs)
@@ -112,32 +112,40 @@ def _keras(label: Label, cell: str, shape: Shape, xs: np.ndarray) -> Entry:
     keras: Any = importlib.import_module("keras")
     if keras.backend.backend() != "jax":
         raise UserError(f"runs on {keras.backend.backend()} in this process, where it was imported before")
-    options = {"reset_after": label.cell == "gru"} if cell == "GRU" else {}
-    # Parameters are drawn in float32, since not every initialiser can do less, and cast.
-    policy = "mixed_bfloat16" if label.dtype == "bfloat16" else label.dtype
-    layer = getattr(keras.layers, cell)(shape.hidden_size, return_sequences=True, dtype=policy, **options)
+    options: dict[str, Any] = {"reset_after": label.cell == "gru"} if cell == "GRU" else {}
+    options["recurrent_initializer"] = "glorot_uniform"  # orthogonal, which it would be, has no bfloat16
+    layer = getattr(keras.layers, cell)(shape.hidden_size, return_sequences=True, dtype=label.dtype, **options)
     layer.build((shape.batch, shape.time, shape.input_size))
-    dtype = jnp.dtype(label.dtype)
-    params = [jnp.array(variable.value, dtype) for variable in layer.trainable_variables]
+    params = [variable.value for variable in layer.trainable_variables]
     others = [variable.value for variable in layer.non_trainable_variables]
 
     def apply(params: Any, xs: jax.Array) -> jax.Array:
         return layer.stateless_call(params, others, xs)[0]
 
-    return make_jax_entry(label, apply, params, jnp.asarray(xs.swapaxes(0, 1), dtype))  # Keras is batch-major
+    return make_jax_entry(label, apply, params, jnp.asarray(xs.swapaxes(0, 1), label.dtype))  # Keras is batch-major
+
+
+def torch_device() -> tuple[Any, str, Callable[[], None]]:
+    """Returns PyTorch, its name for the kind of device that JAX runs on, and what waits for that.
+
+    Raises:
+      UserError: it cannot use that device.
+    """
+    torch: Any = importlib.import_module("torch")
+    torch.set_num_threads(usable_cores())
+    if jax.default_backend() != "gpu":
+        return torch, "cpu", lambda: None
+    if not torch.cuda.is_available():
+        raise UserError("this build of PyTorch has no CUDA, and a CPU is no match for the GPU that JAX runs on")
+    return torch, "cuda", torch.cuda.synchronize
 
 
 def _torch(label: Label, cell: str, shape: Shape, xs: np.ndarray) -> Entry:
-    torch: Any = importlib.import_module("torch")
-    on_gpu = jax.default_backend() == "gpu"
-    if on_gpu and not torch.cuda.is_available():
-        raise UserError("this build of PyTorch has no CUDA, and a CPU is no match for the GPU that JAX runs on")
-    device, dtype = "cuda" if on_gpu else "cpu", getattr(torch, label.dtype)
-    torch.set_num_threads(usable_cores())
+    torch, device, wait = torch_device()
+    dtype = getattr(torch, label.dtype)
     torch.manual_seed(0)
     layer = getattr(torch.nn, cell)(shape.input_size, shape.hidden_size, device=device, dtype=dtype)
     inputs = torch.tensor(xs, device=device, dtype=dtype, requires_grad=True)
-    wait = torch.cuda.synchronize if on_gpu else lambda: None
 
     def forward() -> list[Any]:
         with torch.no_grad():
@@ -156,7 +164,7 @@ def _torch(label: Label, cell: str, shape: Shape, xs: np.ndarray) -> Entry:
         label,
         {"forward": forward, "forward_backward": forward_backward},
         read=lambda array: array.detach().float().cpu().numpy(),
-        device=torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads",
+        device=torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
     )
 
 

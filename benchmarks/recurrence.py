@@ -13,7 +13,12 @@ taken of these: on a machine that others use too, ratios of medians would compar
 - `temporary_bytes`: what the compiled program allocates beside its arguments and results.
 - `compile_seconds`: from the Python function to the program, nothing remembered.
 
-The noise is drawn inside the timed function, new in every call, as in training.
+The noise is drawn inside the timed function, so its cost counts, as in training; every call draws from the same key.
+
+In bfloat16, our layers do what `Recurrent(dtype="bfloat16")` does with kernels that are bfloat16 already; the inputs
+are bfloat16 too. `benchmarks/README.md` says what the peers do.
+
+Beside plain LSTMs their parts are measured alone, see `parts.py`.
 """
 
 import dataclasses
@@ -31,15 +36,18 @@ from lstm_research.common.arrays import Array, Params, PRNGKeyArray
 from lstm_research.common.build import build
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.models.cells import CELLS, Cell
-from lstm_research.models.recurrence import ENGINES, RecurrentMasks, unroll
+from lstm_research.models.layers.dropout import DropoutRates, recurrent_masks
+from lstm_research.models.recurrence import ENGINES, unroll
 from lstm_research.models.recurrence.engines import pick_engine
 
-from .entries import MEASURES, Entry, Label, Shape, compiling_anew, make_jax_entry, measure
+from .entries import MEASURES, Entry, Label, Shape, compiling_anew, make_jax_entry, measure, median_ratio
 from .machine import describe
+from .parts import PARTS, describe_parts, make_part
+from .parts import make_labels as make_part_labels
 from .peers import PEERS
 from .peers import make_entry as make_peer_entry
 
-FORMAT = 1
+FORMAT = 2
 OWN = "lstm_research"
 BASELINES = ("flax", "torch")
 """The peers that ratios are taken against."""
@@ -64,7 +72,7 @@ class Options:
       engines: names of `ENGINES`, and "auto"; None is all of them.
       shapes: sizes of layers.
       peers: names of `PEERS`; None is those that are installed.
-      dtypes: of parameters and inputs; None is float32, and on a GPU bfloat16 too.
+      dtypes: of products; None is float32, and on a GPU bfloat16 too.
       noise: names of `NOISE`.
       repeats: the number of rounds.
     """
@@ -150,7 +158,7 @@ def run(options: Options, finished_shape: Callable[[dict[str, Any]], None], say:
 
 
 def make_labels(options: Options, dtypes: Sequence[str]) -> list[Label]:
-    """Returns all that the options ask for, whether it can be done or not: our layers first."""
+    """Returns all that the options ask for, whether it can be done or not: our layers, peers, parts of the LSTM."""
     kinds = [(cell, dtype) for dtype in dtypes for cell in options.cells]
     own = [
         Label(OWN, cell, engine, noise, dtype)
@@ -158,14 +166,16 @@ def make_labels(options: Options, dtypes: Sequence[str]) -> list[Label]:
         for noise in options.noise
         for engine in options.engines or ()
     ]
-    return own + [Label(peer, cell, None, "none", dtype) for cell, dtype in kinds for peer in options.peers or ()]
+    peers = [Label(peer, cell, None, "none", dtype) for cell, dtype in kinds for peer in options.peers or ()]
+    parts = [part for cell, dtype in kinds if cell == "lstm" for part in make_part_labels(dtype, options.peers or ())]
+    return own + peers + parts
 
 
 def _measure_shape(shape: Shape, labels: Sequence[Label], repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
     xs = np.random.default_rng(0).standard_normal((shape.time, shape.batch, shape.input_size), np.float32)
     entries: list[Entry] = []
     refused = []
-    say(f"{shape}: compiling up to {len(labels)} layers")
+    say(f"{shape}: building up to {len(labels)} layers and parts")
     for label in labels:
         try:
             entry = make_entry(label, shape, xs)
@@ -175,13 +185,15 @@ def _measure_shape(shape: Shape, labels: Sequence[Label], repeats: int, say: Cal
         except Exception as error:
             error.add_note(f"while building {label.name} at {shape}")
             raise
-        entry.check(shape, _output_size(label.cell, shape))
+        if label.cell not in PARTS:
+            entry.check(shape, _make_cell(label.cell, shape).output_size)
         entries.append(entry)
-    say(f"{shape}: measuring {len(entries)} layers in {repeats} rounds")
+    say(f"{shape}: measuring {len(entries)} of them, rounds: {repeats}")
     seconds = measure(entries, repeats)
     return {
         "shape": shape._asdict(),
-        "entries": describe_entries(entries, seconds),
+        "entries": describe_entries([entry for entry in entries if entry.label.cell not in PARTS], seconds),
+        "parts": describe_parts(shape, entries, seconds),
         "refused": refused,
     }
 
@@ -192,47 +204,38 @@ def make_entry(label: Label, shape: Shape, xs: np.ndarray) -> Entry:
     Raises:
       UserError: it cannot be had; says why.
     """
+    if label.cell in PARTS:
+        return make_part(label, shape)
     if label.library != OWN:
         return make_peer_entry(label, shape, xs)
     cell = _make_cell(label.cell, shape)
-    dtype = jnp.dtype(label.dtype)
-    inputs = jnp.asarray(xs, dtype)
+    rates = make_rates(label.noise, cell)
+    inputs = jnp.asarray(xs, label.dtype)
 
     def layer(params: Params, xs: Array, key: PRNGKeyArray) -> Array:
-        masks = draw_masks(label.noise, cell, key, xs.shape[:2], dtype)
+        masks = recurrent_masks(key, rates, cell, (shape.time, shape.batch))
         return unroll(cell, params, xs, masks=masks, engine=label.engine or "auto")[1]
 
-    params, key = cell.init(jax.random.key(0), shape.input_size, dtype), jax.random.key(1)
-    masks = draw_masks(label.noise, cell, key, xs.shape[:2], dtype)
-    carry = cell.initial_carry(params, (shape.batch,), dtype)
+    params = {
+        name: value.astype(label.dtype) if name.endswith("kernel") else value
+        for name, value in cell.init(jax.random.key(0), shape.input_size).items()
+    }
+    key = jax.random.key(1)
+    masks = recurrent_masks(key, rates, cell, (shape.time, shape.batch))
+    carry = cell.initial_carry(params, (shape.batch,))
     taken, _ = pick_engine(label.engine or "auto", cell, params, inputs, carry, masks=masks)
     return dataclasses.replace(make_jax_entry(label, layer, params, inputs, key), engine_taken=taken)
 
 
-def draw_masks(
-    noise: str, cell: Cell, key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype
-) -> RecurrentMasks | None:
-    """Draws the masks of one sequence as a layer does in training; zoneout acts on c where the cell has one."""
-    if noise == "none":
-        return None
-    T, B = shape
-    sizes = cell.carry_sizes
-    h_key, c_key = jax.random.split(key)
-    if noise == "recurrent_dropout":
-        kept = jax.random.bernoulli(h_key, 1 - _RATE, (B, sizes["h"]))
-        return RecurrentMasks(dropout=kept.astype(dtype) / (1 - _RATE))
-    return RecurrentMasks(
-        zoneout_c=jax.random.bernoulli(c_key, _RATE, (T, B, sizes["c"])) if "c" in sizes else None,
-        zoneout_h=jax.random.bernoulli(h_key, _RATE, (T, B, sizes["h"])),
-    )
+def make_rates(noise: str, cell: Cell) -> DropoutRates:
+    """Returns what a name of `NOISE` stands for; zoneout acts on c where the cell has one."""
+    if noise == "zoneout":
+        return DropoutRates(zoneout_c_rate=_RATE if "c" in cell.carry_sizes else 0.0, zoneout_h_rate=_RATE)
+    return DropoutRates(recurrent_rate=_RATE if noise == "recurrent_dropout" else 0.0)
 
 
 def _make_cell(name: str, shape: Shape) -> Cell:
     return build(CELLS, {"name": name, "hidden_size": shape.hidden_size}, where="cell")
-
-
-def _output_size(name: str, shape: Shape) -> int:
-    return _make_cell(name, shape).output_size
 
 
 def describe_entries(entries: Sequence[Entry], seconds: Mapping[str, Mapping[str, list[float]]]) -> list[dict]:
@@ -283,11 +286,6 @@ def plainer(label: Label) -> Label | None:
 
 def _copy(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if values is None else dict(values)
-
-
-def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """Returns the median over rounds of the ratio within a round."""
-    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
 def geometric_mean(values: Sequence[float]) -> float:

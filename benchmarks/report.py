@@ -57,8 +57,27 @@ def print_shape(shape: Mapping[str, Any], console: Console) -> None:
             "" if compiling is None else " / ".join(f"{compiling[measure]:.2f}" for measure in MEASURES),
         )
     console.print(table)
+    _print_parts(shape["parts"], console)
     for line in refusals(shape["refused"]):
         console.print(f"  not measured: {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_parts(parts: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Prints the parts of an LSTM alone, and what share of each layer's time they would take."""
+    if not parts:
+        return
+    table = Table(title="the parts of an lstm alone, and their share of its time", title_justify="left")
+    for column in ("part", "ms", "GFLOP/s", "layer", "share of\nforward", "share of forward\n+ backward"):
+        table.add_column(column, justify="left" if column in ("part", "layer") else "right")
+    for part in parts:
+        rate = "" if part["gflops"] is None else f"{part['gflops']:.3g}"
+        head = (part["name"], f"{1e3 * part['median_seconds']:.2f}", rate)
+        for layer, share in part["share"].items() or [("", {})]:
+            shares = (f"{100 * share[measure]:.0f} %" if measure in share else "" for measure in MEASURES)
+            table.add_row(*head, layer, *shares)
+            head = ("", "", "")
+        table.add_section()
+    console.print(table)
 
 
 def refusals(refused: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -74,7 +93,7 @@ def print_recurrence_summary(record: Mapping[str, Any], console: Console) -> Non
     if record["summary"]:
         table = Table(title="over all shapes: geometric mean (least to largest)", title_justify="left")
         for column in ("layer", "ratio", "shapes", "forward", "forward + backward"):
-            table.add_column(column, justify="left" if column in ("layer", "ratio") else "right", no_wrap=True)
+            table.add_column(column, justify="left" if column in ("layer", "ratio") else "right")
         for row in record["summary"]:
             cells = (
                 f"{row[measure]['geometric_mean']:.2f} ({row[measure]['least']:.2f} to {row[measure]['largest']:.2f})"
@@ -82,10 +101,12 @@ def print_recurrence_summary(record: Mapping[str, Any], console: Console) -> Non
             )
             table.add_row(row["name"], row["ratio"], str(row["forward"]["shapes"]), *cells)
         console.print(table)
+    share = "share of products: what all of the layer's would take at the rate of the recurrent product alone"
     lines = [
         "speed: the peer's time over the layer's, median over rounds; above 1 the layer is faster",
         "cost: the layer's time over that of the same without noise, or of the plain LSTM",
         "two figures in a column: forward / forward + backward",
+        *([share] if any(shape["parts"] for shape in record["shapes"]) else []),
         *(f"peer {name} is absent; {how}" for name, how in record["absent"].items()),
     ]
     for line in lines:
@@ -135,7 +156,7 @@ def plot_recurrence(record: Mapping[str, Any], path: Path) -> str | None:
     """
     try:
         from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
     except ImportError:
         return "no plot: matplotlib is not installed; pip install 'lstm-research[benchmark]'"
     shapes = record["shapes"]
@@ -170,8 +191,11 @@ def plot_recurrence(record: Mapping[str, Any], path: Path) -> str | None:
             places, heights = [x + offset for x, _ in points], [y - 1 for _, y in points]
             axis.bar(places, heights, 0.92 * bar, bottom=1, label=name, **style)
         axis.set_yscale("log")  # twice as fast is as far from 1 as half as fast
-        for ticks in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-            ticks(FuncFormatter(lambda value, _: f"{value:g}"))
+        low, high = axis.get_ylim()
+        steps = (1, 1.2, 1.5, 2, 2.5, *range(3, 10)) if high < 4 * low else (1, 2, 5) if high < 200 * low else (1,)
+        axis.yaxis.set_major_locator(LogLocator(subs=steps))
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.axhline(1.0, color="black", linewidth=0.8)
         axis.set_ylabel(f"speed against {baseline}")
         axis.set_xticks(range(len(shapes)), ["x".join(map(str, shape["shape"].values())) for shape in shapes])

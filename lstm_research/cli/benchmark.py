@@ -6,8 +6,9 @@ lstm-research benchmark training
 lstm-research benchmark training --config=configs/char_lm.py --override=model.cell.name=gru
 
 `recurrence` times one layer forward and backward, every engine and the layers of other libraries in turn, and shows
-compiled memory and compile time. `training` splits the training step of recipes into data, host and device. Both print
-tables and write all they measured, and the machine, as JSON. Give the machine nothing else to do meanwhile.
+compiled memory and compile time; of an LSTM, its products and its elementwise part alone too. `training` splits the
+training step of recipes into data, host and device. Both print tables and write all they measured, and the machine, as
+JSON. Give the machine nothing else to do meanwhile.
 """
 
 import importlib
@@ -43,7 +44,9 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "peers", None, "recurrence: other libraries: flax, torch, haiku, equinox, keras; those installed if not given."
     )
-    flags.DEFINE_list("dtype", None, "recurrence: float32, bfloat16; float32, and on a GPU bfloat16 too, if not given.")
+    flags.DEFINE_list(
+        "dtype", None, "recurrence: of products, float32, bfloat16; both on a GPU and float32 elsewhere, if not given."
+    )
     flags.DEFINE_list("noise", ["none"], "recurrence: none, recurrent_dropout, zoneout.")
     flags.DEFINE_integer("repeats", 9, "recurrence: how many rounds.")
     flags.DEFINE_list("config", _RECIPES, "training: the recipes, FILE.py or FILE.py:VARIANT.")

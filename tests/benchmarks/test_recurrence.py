@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 import statistics
 import zipfile
 from pathlib import Path
@@ -10,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hatchling.builders.wheel import WheelBuilder
 
 from lstm_research.cli import benchmark
 from lstm_research.models import CELLS
+from lstm_research.models.layers import Recurrent
 from lstm_research.models.recurrence import ENGINES
 
 ROOT = Path(__file__).parents[2]
@@ -29,14 +32,15 @@ def median_of_ratios(a, b):
 
 def test_command(command, project, monkeypatch):
     monkeypatch.setitem(ENGINES, "refusing", ENGINES["scan"]._replace(refusal=lambda *_, **__: "it serves none"))
-    result = command(
+    arguments = [
         "benchmark", "recurrence", f"--shapes={TINY}", "--cells=lstm,peephole_lstm", "--engines=scan,refusing",
-        f"--peers={','.join(BASELINES)}", "--repeats=3", "--output=results/tiny.json",
-    )  # fmt: skip
+        f"--peers={','.join(BASELINES)}", "--repeats=3", "--output=results of today/tiny.json",
+    ]  # fmt: skip
+    result = command(*arguments)
     assert (result.code, result.err) == (0, "")
-    record = json.loads((project / "results" / "tiny.json").read_text())
+    record = json.loads((project / "results of today" / "tiny.json").read_text())
     assert record["benchmark"] == "recurrence"
-    assert record["machine"]["command"].startswith("lstm-research benchmark recurrence --shapes")
+    assert shlex.split(record["machine"]["command"]) == ["lstm-research", *arguments]
     assert {"cpu", "cores", "memory_bytes", "date", "versions", "git", "devices", "platform"} <= record[
         "machine"
     ].keys()
@@ -77,13 +81,21 @@ def test_command(command, project, monkeypatch):
         assert reasons["flax peephole_lstm"] == "has no cell with the equations of peephole_lstm"
         assert len(reasons) == 2 + len(BASELINES)
 
+        found = {part["name"]: part for part in shape["parts"]}
+        with_torch = ["torch products"] if "torch" in BASELINES else []
+        assert list(found) == ["xla products", *with_torch, "xla elementwise"]
+        for name, part in found.items():
+            assert len(part["seconds"]) == 3
+            assert list(part["share"]) == (["torch lstm"] if name in with_torch else ["lstm scan"])
+            assert name in result.out
+
     assert "not measured: lstm refusing, peephole_lstm refusing: engine 'refusing' cannot" in result.out
     assert all(name in result.out for name in names)
     assert record["machine"]["cpu"] in result.out
     for name, how in record["absent"].items():
         assert f"peer {name} is absent; {how}" in result.out
     if importlib.util.find_spec("matplotlib"):
-        assert (project / "results" / "tiny.png").read_bytes().startswith(b"\x89PNG")
+        assert (project / "results of today" / "tiny.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_auto_takes_is_named(recurrence, entries):
@@ -105,6 +117,22 @@ def test_without_matplotlib_the_plot_is_skipped_and_said_so(command, project, mo
     assert "batch 1, time 4, input 3, hidden 6" in result.out
     assert "no plot: matplotlib is not installed; pip install 'lstm-research[benchmark]'" in result.out
     assert [path.name for path in project.glob("tiny*")] == ["tiny.json"]
+
+
+@pytest.mark.parametrize("speeds", [(0.4, 0.9), (0.8, 2.3), (0.05, 3.0), (0.003, 1500.0)])
+def test_the_ticks_of_the_plot_can_be_read(speeds, tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    drawn = []
+    monkeypatch.setattr(figure, "savefig", lambda self, path, **options: drawn.append(self))
+    rows = [{"name": str(speed), "speed": {"flax": dict.fromkeys(MEASURES, speed)}} for speed in speeds]
+    machine = {"devices": [{"platform": "cpu", "kind": "cpu"}], "cpu": "some CPU", "cores": 2, "date": "2000-01-01"}
+    record = {"shapes": [{"shape": {"batch": 1}, "entries": rows}], "machine": machine}
+    assert benchmark.load("report").plot_recurrence(record, tmp_path / "plot.png") is None
+    (axis,) = drawn[0].axes
+    low, high = axis.get_ylim()
+    ticks = [tick for tick in axis.get_yticks() if low <= tick <= high]
+    assert 3 <= len(ticks) <= 10
+    assert len(axis.get_yticks(minor=True)) == 0
 
 
 def test_ratios_are_taken_within_a_round(recurrence):
@@ -236,7 +264,7 @@ def test_a_peer_that_fails_is_no_peer_that_lacks_something(recurrence, peers, mo
 def peer_cases():
     for name, peer in benchmark.load("peers").PEERS.items():
         for cell in peer.cells:
-            for dtype in ("float32", "bfloat16") if cell == "lstm" else ("float32",):
+            for dtype in ("float32", "bfloat16"):
                 yield pytest.param(name, cell, dtype, id=f"{name}-{cell}-{dtype}")
 
 
@@ -263,37 +291,113 @@ def test_peers_run_over_time_and_not_over_the_batch(name, cell, dtype, peers, en
     assert entry.read(gradients[0]).size == xs.size
 
 
-@pytest.mark.parametrize(("cell", "fields"), [("lstm", "ch"), ("gru", "h")])
-def test_noise_is_new_in_every_call(cell, fields, recurrence):
-    layer = CELLS[cell](hidden_size=64)
-    masks = [
-        recurrence.draw_masks("zoneout", layer, jax.random.key(seed), (8, 16), jnp.dtype("float32")) for seed in (0, 1)
-    ]
-    assert [name for name in "ch" if getattr(masks[0], f"zoneout_{name}") is not None] == list(fields)
-    assert masks[0].dropout is None
-    for name in fields:
-        first, second = (getattr(mask, f"zoneout_{name}") for mask in masks)
-        assert first.shape == (8, 16, 64)
-        assert set(np.unique(first)) == {0, 1}
-        assert (first != second).any()
-    dropout = recurrence.draw_masks("recurrent_dropout", layer, jax.random.key(0), (8, 16), jnp.dtype("float32"))
-    assert dropout.dropout.shape == (16, 64)
-    assert float(dropout.dropout.mean()) == pytest.approx(1, abs=0.1)
-    assert dropout.zoneout_c is dropout.zoneout_h is None
+def test_bfloat16_is_that_of_the_layer(recurrence):
+    cell = CELLS["layer_norm_lstm"](H)
+    layer = Recurrent(cell, D, engine="scan", dtype="bfloat16", rngs=nnx.Rngs(0))
+    for name, value in cell.init(jax.random.key(0), D).items():
+        layer.params[name] = nnx.Param(value)
+    xs = np.random.default_rng(0).standard_normal((T, B, D), np.float32)
+    label = recurrence.Label(recurrence.OWN, "layer_norm_lstm", "scan", "none", "bfloat16")
+    entry = recurrence.make_entry(label, recurrence.Shape(B, T, D, H), xs)
+    (ys,) = entry.run["forward"]()
+    expected = layer(jnp.asarray(xs, "bfloat16"))[1]
+    assert ys.dtype == expected.dtype == "float32"
+    np.testing.assert_allclose(ys, expected, atol=1e-6)
+    names = ["xs", *sorted(layer.params)]
+    for name, gradient in zip(names, entry.run["forward_backward"](), strict=True):
+        assert gradient.dtype == ("bfloat16" if name == "xs" or name.endswith("kernel") else "float32"), name
 
 
-def test_noise_is_drawn_inside_what_is_timed(recurrence, monkeypatch):
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("noise", ["recurrent_dropout", "zoneout"])
+def test_noise_is_drawn_inside_what_is_timed(cell, noise, recurrence, monkeypatch):
     drawn = []
-    draw = recurrence.draw_masks
+    draw = recurrence.recurrent_masks
 
-    def spy(noise, cell, key, shape, dtype):
-        drawn.append(isinstance(key, jax.core.Tracer))
-        return draw(noise, cell, key, shape, dtype)
+    def spy(key, *arguments):
+        masks = draw(key, *arguments)
+        if isinstance(key, jax.core.Tracer):
+            drawn.append({name for name, mask in masks._asdict().items() if mask is not None})
+        return masks
 
-    monkeypatch.setattr(recurrence, "draw_masks", spy)
-    label = recurrence.Label(recurrence.OWN, "lstm", "scan", "zoneout", "float32")
-    recurrence.make_entry(label, recurrence.Shape(B, T, D, H), np.ones((T, B, D), np.float32))
-    assert drawn[-2:] == [True, True]  # of the forward pass, and of both passes
+    monkeypatch.setattr(recurrence, "recurrent_masks", spy)
+    entries = [
+        recurrence.make_entry(
+            recurrence.Label(recurrence.OWN, cell, "scan", each, "float32"),
+            recurrence.Shape(B, T, D, 64),
+            np.ones((T, B, D), np.float32),
+        )
+        for each in ("none", noise)
+    ]
+    zoneout = {"zoneout_c", "zoneout_h"} if cell == "lstm" else {"zoneout_h"}
+    wanted = {"dropout"} if noise == "recurrent_dropout" else zoneout
+    assert drawn == [set(), set(), wanted, wanted]  # of the forward pass, and of both passes
+    plain, noisy, again = (np.asarray(entry.run["forward"]()[0]) for entry in (*entries, entries[1]))
+    np.testing.assert_array_equal(noisy, again)
+    assert np.abs(noisy - plain).max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("library", ["xla", "torch"])
+def test_products_alone_each_need_the_one_before(library, dtype, entries):
+    if library == "torch":
+        pytest.importorskip("torch")
+    parts = benchmark.load("parts")
+    label = entries.Label(library, "products", None, "none", dtype)
+    entry = parts.make_part(label, entries.Shape(B, T, D, H))
+    kernel = np.asarray(CELLS["lstm"](H).init(jax.random.key(0), 1)["recurrent_kernel"])
+    z = np.asarray(jax.random.normal(jax.random.key(1), (B, 4 * H)))
+    for _ in range(T):
+        z = z[:, :H] @ kernel
+    for _ in range(2):  # every call starts anew
+        np.testing.assert_allclose(entry.read(entry.run["forward"]()[0]), z, atol=1e-5 if dtype == "float32" else 0.05)
+
+
+def test_elementwise_alone_is_all_of_a_step_but_the_products(entries):
+    parts = benchmark.load("parts")
+    entry = parts.make_part(entries.Label("xla", "elementwise", None, "none", "float32"), entries.Shape(B, T, D, H))
+    (ys,) = entry.run["forward"]()
+    z = np.asarray(jax.random.normal(jax.random.key(1), (B, 4 * H)))
+    c = h = np.zeros((B, H))
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    for t in range(T):
+        i, f, g, o = np.split(z + h[:, :1], 4, axis=-1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        np.testing.assert_allclose(ys[t], h, atol=1e-5)
+
+
+def test_shares_of_the_parts(entries, recurrence):
+    parts = benchmark.load("parts")
+    labels = [
+        entries.Label(recurrence.OWN, "lstm", "scan", "none", "float32"),
+        entries.Label(recurrence.OWN, "lstm", "scan", "zoneout", "float32"),
+        entries.Label(recurrence.OWN, "gru", "scan", "none", "float32"),
+        entries.Label(recurrence.OWN, "lstm", "scan", "none", "bfloat16"),
+        entries.Label("flax", "lstm", None, "none", "float32"),
+        entries.Label("torch", "lstm", None, "none", "float32"),
+        *parts.make_labels("float32", ["torch"]),
+    ]
+    found = [entries.Entry(label, {}, np.asarray, "nowhere") for label in labels]
+    seconds = {label.name: dict(zip(MEASURES, ([8.0, 16.0, 8.0], [32.0] * 3), strict=True)) for label in labels[:6]}
+    seconds |= {"xla products": {"forward": [2.0, 4.0, 1.0]}, "torch products": {"forward": [1.0] * 3}}
+    seconds |= {"xla elementwise": {"forward": [1.0] * 3}}
+    rows = parts.describe_parts(entries.Shape(batch=2, time=3, input_size=5, hidden_size=10), found, seconds)
+    products, torch_products, elementwise = rows
+    # An input as wide as half the state: 1.5 times the recurrent product; with the way back three times that.
+    assert products["share"] == {"lstm scan": {"forward": 1.5 * 2 / 8, "forward_backward": 4.5 * 2 / 32}}
+    assert products["gflops"] == pytest.approx(3 * 2 * (2 * 10) * 40 / 2.0 / 1e9)
+    assert torch_products["share"] == {"torch lstm": {"forward": 1.5 / 8, "forward_backward": 4.5 / 32}}
+    assert elementwise["share"] == {"lstm scan": {"forward": 1 / 8}}
+    assert elementwise["gflops"] is None
+
+
+def test_parts_are_measured_beside_lstms_only(recurrence):
+    options = recurrence.Options(cells=["gru"], engines=["scan"], peers=[])
+    assert {label.cell for label in recurrence.make_labels(options, ["float32"])} == {"gru"}
 
 
 @pytest.mark.parametrize(
