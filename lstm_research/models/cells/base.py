@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -87,7 +86,7 @@ class Cell(abc.ABC):
         get_initializer(self.recurrent_initializer)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, numbers.Real) and not math.isfinite(value):
+            if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{field.name} must be finite, got {value}")
 
     def __str__(self) -> str:

@@ -59,12 +59,9 @@ def init_gates(
 
     One draw of the whole `[D, G·H]` matrix would be wrong for every initialiser that looks at the shape: an orthogonal
     matrix has no orthogonal blocks, and a variance scaled by the fan-out is G times too small.
-
-    Raises:
-      UserError: there is no input feature, over which the variance would be spread.
     """
-    if input_size < 1:
-        raise UserError(f"input_size must be at least 1, got {input_size}")
+    if 0 in (input_size, hidden_size):  # of a cell without input: most initialisers draw no empty weights
+        return jnp.zeros((input_size, num_gates * hidden_size), dtype)
     draw = get_initializer(initializer)
     keys = jax.random.split(key, num_gates)
     # Drawn in float32 at least: the orthogonal initialiser's QR decomposition does not exist in half precision.

@@ -238,7 +238,7 @@ def _from_activations(op_type: str, attributes: Mapping[str, Any], directions: i
     names = [_text(name) for name in attributes.get("activations") or defaults * directions]
     if len(names) != len(defaults) * directions:
         raise UserError(f"activations must hold {len(defaults) * directions} names, got {len(names)}: {names}")
-    numbers = {key: list(attributes.get(key) or ()) for key in ("activation_alpha", "activation_beta")}
+    numbers = {key: list(attributes.get(key, ())) for key in ("activation_alpha", "activation_beta")}
     ours = [_from_activation(name, list(numbers.values())) for name in names]
     for key, left in numbers.items():
         if left:

@@ -18,6 +18,7 @@ from lstm_research.models.recurrence.cudnn_weights import pack_lstm, unpack_lstm
 from lstm_research.models.recurrence.fused import fused
 from lstm_research.models.recurrence.linear_map import linear_map
 from lstm_research.models.recurrence.masks import RecurrentMasks
+from lstm_research.models.recurrence.mesh import is_divided_by_hand
 
 _PRECISIONS = (None, "high", "highest", "float32", "tensorfloat32")
 
@@ -45,6 +46,8 @@ def cudnn_refusal(
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     if precision not in _PRECISIONS:
         return f"it has no products of precision {precision!r} (jax_default_matmul_precision)"
+    if is_divided_by_hand():
+        return "its call cannot be divided among devices, by jax.shard_map or explicit axes"
     if jax.default_backend() != "gpu" or "cuda" not in jax.devices()[0].client.platform_version.lower():
         return f"it needs an NVIDIA GPU, and the device is {jax.devices()[0].device_kind}"
     return None
@@ -74,7 +77,7 @@ def cudnn(
     lengths = jnp.full((B,), T, jnp.int32) if valid is None else valid.sum(0, dtype=jnp.int32)
     order = jnp.arange(T)[:, None]
     # Where step t of the order of reading stands; its own inverse.
-    position = jnp.where(order < lengths, lengths - 1 - order, order) if reverse else None
+    position = jnp.where(order < lengths[None], lengths[None] - 1 - order, order) if reverse else None
 
     def turn(array: Array) -> Array:
         return array if position is None else jnp.take_along_axis(array, position[:, :, None], axis=0)
@@ -182,7 +185,7 @@ def _fused(operands: Operands, lengths: Array) -> Results:
     """The same function by engine `fused`."""
     xs, h, c, weights = operands
     (params,) = unpack_lstm(weights, [xs.shape[-1]], h.shape[-1])
-    xs, valid = xs.swapaxes(0, 1), jnp.arange(xs.shape[1])[:, None] < lengths
+    xs, valid = xs.swapaxes(0, 1), jnp.arange(xs.shape[1])[:, None] < lengths[None]
     carry, ys = fused(
         LSTM(h.shape[-1]),
         params,

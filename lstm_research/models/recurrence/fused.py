@@ -27,6 +27,7 @@ from lstm_research.common.arrays import Array, Bool, Float, Params
 from lstm_research.models.cells.base import Carry, Cell, GatedCell
 from lstm_research.models.recurrence.linear_map import linear_map
 from lstm_research.models.recurrence.masks import RecurrentMasks
+from lstm_research.models.recurrence.mesh import is_divided_by_hand
 from lstm_research.models.recurrence.scan import Step, initial_like, scan, take_step
 
 
@@ -342,7 +343,7 @@ def _over_rows(function: Any, params: Params, operand: Any) -> Array:
     There a product that sums over two axes would first copy the array to swap them. Where the batch is sharded over
     devices, merging its axis with another would gather it on all of them.
     """
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if jax.default_backend() != "cpu" or jax.device_count() > 1 or is_divided_by_hand():
         return function(params, operand)
     T, B = jax.tree.leaves(operand)[0].shape[:2]
     rows = function(params, jax.tree.map(lambda leaf: leaf.reshape(T * B, *leaf.shape[2:]), operand))

@@ -10,6 +10,7 @@ from lstm_research.common.arrays import Array, Bool, Float, Int, Params
 from lstm_research.models.cells.base import Carry, Cell, tree_dtype
 from lstm_research.models.recurrence.engines import Run, check_engine, pick_engine
 from lstm_research.models.recurrence.masks import RecurrentMasks
+from lstm_research.models.recurrence.mesh import vary_alike
 
 
 def unroll(
@@ -48,6 +49,7 @@ def unroll(
       ValueError: shapes that do not agree, an unknown engine, or one that cannot serve the call.
     """
     check_engine(engine)
+    params = jax.tree.map(jnp.asarray, params)
     T, B = _check_inputs(params, xs, lengths, resets)
     masks = masks or RecurrentMasks()
     _check_carry(cell, params, carry, B)
@@ -59,39 +61,33 @@ def unroll(
     masks = jax.tree.map(lambda mask: mask if mask.dtype == bool else mask.astype(dtype), masks)
     if lengths is not None:
         # Padding must be harmless before it meets a weight: 0 · NaN in a weight gradient would be NaN.
-        valid = jnp.arange(T)[:, None] < lengths
+        valid = jnp.arange(T)[:, None] < lengths[None]
         xs = jnp.where(valid[:, :, None], xs, 0)
     else:
         valid = None
-    params, xs, carry, masks = _vary_alike(params, xs, carry, masks, lengths, resets)
+    params, xs, carry, masks = vary_alike(params, xs, carry, masks, lengths, resets)
     _, run = pick_engine(engine, cell, params, xs, carry, resets=resets, masks=masks)
-    return _run(run, cell, params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks)
+    reverse = bool(reverse)
+    return _run(run, _Itself(cell), params, xs, carry, valid=valid, resets=resets, reverse=reverse, masks=masks)
+
+
+class _Itself:
+    """A cell that is equal to no other: which cells compute the same is not for the cache of programs to guess."""
+
+    def __init__(self, cell: Cell):
+        self.cell = cell
+
+    def __hash__(self) -> int:
+        return id(self.cell)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and other.cell is self.cell
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("reverse",))
-def _run(run: Run, cell: Cell, *arguments: Any, **options: Any) -> tuple[Carry, Array]:
+def _run(run: Run, itself: _Itself, *arguments: Any, **options: Any) -> tuple[Carry, Array]:
     """Runs an engine; compiled once for all calls outside of `jax.jit`, where a loop would be compiled at each."""
-    return run(cell, *arguments, **options)
-
-
-def _vary_alike(params: Params, xs: Array, carry: Carry, masks: RecurrentMasks, *others: Any) -> tuple:
-    """Returns the arguments as the loop over time needs them on a mesh of devices.
-
-    Inside `jax.shard_map` all numbers come to vary over the same axes of the mesh. The state must, before the first
-    step as after it; and where a weight is the same on all devices, its gradient is then summed over them once, and not
-    at every step. On a mesh of explicit axes the batch axis of the carry comes to be divided as that of `xs` is.
-    """
-    if jax.sharding.get_abstract_mesh().empty:
-        return params, xs, carry, masks
-    leaves = jax.tree.leaves((params, xs, carry, masks, others))
-    zero = sum((jnp.zeros_like(leaf, "float32").sum() for leaf in leaves), jnp.zeros(()))
-    zeros = zero + jnp.zeros_like(xs, "float32").sum((0, 2))[:, None]
-
-    def vary(leaf: Array) -> Array:
-        return leaf if leaf.dtype == bool else leaf + zero.astype(leaf.dtype)
-
-    carry = jax.tree.map(lambda leaf: leaf + zeros.astype(leaf.dtype), carry)
-    return jax.tree.map(vary, params), vary(xs), carry, jax.tree.map(vary, masks)
+    return run(itself.cell, *arguments, **options)
 
 
 def _check_inputs(params: Params, xs: Array, lengths: Array | None, resets: Array | None) -> tuple[Any, Any]:
