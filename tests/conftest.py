@@ -1,5 +1,6 @@
 """Set-up of all tests: the CPU backend, and shapes checked at run time against the annotations."""
 
+import itertools
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -16,6 +17,13 @@ import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
+# Thousands of tiny programs run once each: compiling them took most of the time. Without optimisation, and with the
+# emitters that need no MLIR, it takes a sixth. With `--whole` they are compiled as they are for users.
+FAST_COMPILATION = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds `--whole`."""
@@ -23,8 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the marker."""
+    """Registers the marker and, of a sample, has the programs compiled fast."""
     config.addinivalue_line("markers", "whole: runs with --whole only; a sample of the same table always runs")
+    if not config.getoption("--whole"):  # before XLA reads them; a flag given from outside comes last and wins
+        os.environ["XLA_FLAGS"] = f"{FAST_COMPILATION} {os.environ.get('XLA_FLAGS', '')}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,6 +43,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("whole")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+_finished = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def few_programs() -> Iterator[None]:
+    """Compiled programs are forgotten now and then: each holds memory maps, of which a process has some 65,000."""
+    yield
+    if next(_finished) % 200 == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture
