@@ -1,8 +1,8 @@
 """The parts of an LSTM alone: what share of a layer's time they would take, and so what holds the layer back.
 
 - `products`: the product of the state with the recurrent weights, `[B, H] x [H, 4H]`, T times in a row, each of what
-  the one before has made; by XLA, and by PyTorch as a peer.
-- `elementwise`: the rest of a step, T times in a row; by XLA.
+  the one before has made.
+- `elementwise`: the rest of a step, T times in a row.
 """
 
 import statistics
@@ -11,37 +11,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lstm_research.common.arrays import Array
 from lstm_research.models.cells import LSTM, LSTMCarry
 from lstm_research.models.cells.base import dense
 
 from .entries import Arrays, Entry, Label, Shape, compile_entry, median_ratio
-from .peers import torch_device
 
 PARTS = ("products", "elementwise")
 """The names that stand in a label for the cell's."""
 
 
-def make_labels(dtype: str, peers: Sequence[str]) -> list[Label]:
+def make_labels(dtype: str) -> list[Label]:
     """Returns all parts that are measured beside layers of a dtype."""
-    parts = [("xla", "products"), *([("torch", "products")] if "torch" in peers else []), ("xla", "elementwise")]
-    return [Label(library, part, None, "none", dtype) for library, part in parts]
+    return [Label("xla", part, None, "none", dtype) for part in PARTS]
 
 
 def make_part(label: Label, shape: Shape) -> Entry:
-    """Makes the entry of a part, which goes forward only.
-
-    Raises:
-      UserError: it cannot be measured; says why.
-    """
+    """Makes the entry of a part, which goes forward only."""
     cell = LSTM(shape.hidden_size)
     # Orthogonal for each gate, so that numbers neither grow nor vanish however many products follow one another.
     kernel = cell.init(jax.random.key(0), 1)["recurrent_kernel"]
     z = jax.random.normal(jax.random.key(1), (shape.batch, kernel.shape[1]))
-    if label.library == "torch":
-        return _torch_products(label, shape, kernel, z)
 
     def products(z: Array, kernel: Array) -> Arrays:
         def body(z: Array, _: None) -> tuple[Array, None]:
@@ -61,31 +52,14 @@ def make_part(label: Label, shape: Shape) -> Entry:
     return compile_entry(label, {"forward": elementwise}, z, cell.initial_carry({}, (shape.batch,)))
 
 
-def _torch_products(label: Label, shape: Shape, kernel: Array, z: Array) -> Entry:
-    torch, device, wait = torch_device()
-    dtype = getattr(torch, label.dtype)
-    weights, start = (torch.tensor(np.asarray(array), device=device, dtype=dtype) for array in (kernel, z))
-    results = [torch.empty_like(start) for _ in range(2)]
-
-    def forward() -> Arrays:
-        last = start
-        with torch.inference_mode():
-            for t in range(shape.time):
-                last = torch.mm(last[:, : shape.hidden_size], weights, out=results[t % 2])
-        wait()
-        return [last]
-
-    return Entry(label, {"forward": forward}, read=lambda array: array.float().cpu().numpy(), device=device)
-
-
 def describe_parts(
     shape: Shape, entries: Sequence[Entry], seconds: Mapping[str, Mapping[str, list[float]]]
 ) -> list[dict[str, Any]]:
     """Returns one record for every part.
 
     `share` is by layer and measure: the time that the layer's products would take at the rate of the product alone, or
-    that of the part `elementwise`, over the layer's time. Layers are the plain LSTMs of the part's dtype: PyTorch's for
-    PyTorch's products, ours for what XLA has made.
+    that of the part `elementwise`, over the layer's time. Layers are the plain LSTMs of the part's dtype: ours, and for
+    the products PyTorch's, which makes them in its own way: a share above 1 says that this is the faster one.
 
     Args:
       shape: of the layers.
@@ -109,7 +83,7 @@ def describe_parts(
             layer.name
             for layer in (entry.label for entry in entries)
             if (layer.cell, layer.noise, layer.dtype) == ("lstm", "none", label.dtype)
-            and (layer.library == "torch" if label.library == "torch" else layer.engine is not None)
+            and (layer.engine is not None or (layer.library, label.cell) == ("torch", "products"))
         ]
         rows.append(
             {

@@ -167,7 +167,7 @@ def make_labels(options: Options, dtypes: Sequence[str]) -> list[Label]:
         for engine in options.engines or ()
     ]
     peers = [Label(peer, cell, None, "none", dtype) for cell, dtype in kinds for peer in options.peers or ()]
-    parts = [part for cell, dtype in kinds if cell == "lstm" for part in make_part_labels(dtype, options.peers or ())]
+    parts = [part for cell, dtype in kinds if cell == "lstm" for part in make_part_labels(dtype)]
     return own + peers + parts
 
 

@@ -82,11 +82,11 @@ def test_command(command, project, monkeypatch):
         assert len(reasons) == 2 + len(BASELINES)
 
         found = {part["name"]: part for part in shape["parts"]}
-        with_torch = ["torch products"] if "torch" in BASELINES else []
-        assert list(found) == ["xla products", *with_torch, "xla elementwise"]
+        assert list(found) == ["xla products", "xla elementwise"]
         for name, part in found.items():
             assert len(part["seconds"]) == 3
-            assert list(part["share"]) == (["torch lstm"] if name in with_torch else ["lstm scan"])
+            with_torch = ["torch lstm"] if "torch" in BASELINES and name == "xla products" else []
+            assert list(part["share"]) == ["lstm scan", *with_torch]
             assert name in result.out
 
     assert "not measured: lstm refusing, peephole_lstm refusing: engine 'refusing' cannot" in result.out
@@ -338,12 +338,9 @@ def test_noise_is_drawn_inside_what_is_timed(cell, noise, recurrence, monkeypatc
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("library", ["xla", "torch"])
-def test_products_alone_each_need_the_one_before(library, dtype, entries):
-    if library == "torch":
-        pytest.importorskip("torch")
+def test_products_alone_each_need_the_one_before(dtype, entries):
     parts = benchmark.load("parts")
-    label = entries.Label(library, "products", None, "none", dtype)
+    label = entries.Label("xla", "products", None, "none", dtype)
     entry = parts.make_part(label, entries.Shape(B, T, D, H))
     kernel = np.asarray(CELLS["lstm"](H).init(jax.random.key(0), 1)["recurrent_kernel"])
     z = np.asarray(jax.random.normal(jax.random.key(1), (B, 4 * H)))
@@ -379,18 +376,17 @@ def test_shares_of_the_parts(entries, recurrence):
         entries.Label(recurrence.OWN, "lstm", "scan", "none", "bfloat16"),
         entries.Label("flax", "lstm", None, "none", "float32"),
         entries.Label("torch", "lstm", None, "none", "float32"),
-        *parts.make_labels("float32", ["torch"]),
+        *parts.make_labels("float32"),
     ]
     found = [entries.Entry(label, {}, np.asarray, "nowhere") for label in labels]
     seconds = {label.name: dict(zip(MEASURES, ([8.0, 16.0, 8.0], [32.0] * 3), strict=True)) for label in labels[:6]}
-    seconds |= {"xla products": {"forward": [2.0, 4.0, 1.0]}, "torch products": {"forward": [1.0] * 3}}
-    seconds |= {"xla elementwise": {"forward": [1.0] * 3}}
+    seconds |= {"xla products": {"forward": [2.0, 4.0, 1.0]}, "xla elementwise": {"forward": [1.0] * 3}}
     rows = parts.describe_parts(entries.Shape(batch=2, time=3, input_size=5, hidden_size=10), found, seconds)
-    products, torch_products, elementwise = rows
+    products, elementwise = rows
     # An input as wide as half the state: 1.5 times the recurrent product; with the way back three times that.
-    assert products["share"] == {"lstm scan": {"forward": 1.5 * 2 / 8, "forward_backward": 4.5 * 2 / 32}}
+    share = {"forward": 1.5 * 2 / 8, "forward_backward": 4.5 * 2 / 32}
+    assert products["share"] == {"lstm scan": share, "torch lstm": share}
     assert products["gflops"] == pytest.approx(3 * 2 * (2 * 10) * 40 / 2.0 / 1e9)
-    assert torch_products["share"] == {"torch lstm": {"forward": 1.5 / 8, "forward_backward": 4.5 / 32}}
     assert elementwise["share"] == {"lstm scan": {"forward": 1 / 8}}
     assert elementwise["gflops"] is None
 
