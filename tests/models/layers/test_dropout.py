@@ -110,13 +110,23 @@ def test_recurrent_dropout_masks_the_state_on_its_way_into_the_weights_with_one_
 @pytest.mark.parametrize(("field", "name"), [("zoneout_c", "c"), ("zoneout_h", "h")])
 def test_zoneout_masks_have_their_rate_and_are_new_at_every_step(field, name):
     rates = DropoutRates(**{f"{field}_rate": 0.2})
-    mask = np.asarray(getattr(recurrent_masks(KEY, rates, LSTM(40), (20, 30)), field))
-    assert mask.shape == (20, 30, 40)
-    assert set(np.unique(mask)) == {0, 1}
+    mask = np.asarray(getattr(recurrent_masks(KEY, rates, LSTM(41), (20, 30)), field))
+    assert mask.shape == (20, 30, 41)
+    assert mask.dtype == bool
     assert abs(mask.mean() - 0.2) < 5 * (0.16 / mask.size) ** 0.5
     assert (mask[0] != mask[1]).any()
+    # Unit by unit, and each independent of all others.
+    assert (abs(mask.mean((0, 1)) - 0.2) < 5 * (0.16 / 600) ** 0.5).all()
+    correlation = np.corrcoef(mask.reshape(600, 41), rowvar=False) - np.eye(41)
+    assert abs(correlation).max() < 5.5 / 600**0.5
     other = {"zoneout_c", "zoneout_h", "dropout"} - {field}
     assert all(getattr(recurrent_masks(KEY, rates, LSTM(4), (2, 3)), f) is None for f in other)
+
+
+@pytest.mark.parametrize("rate", [1e-9, 1 - 1e-9])
+def test_zoneout_at_an_extreme_rate_is_still_a_draw(rate):
+    mask = recurrent_masks(KEY, DropoutRates(zoneout_h_rate=rate), LSTM(1000), (100, 10)).zoneout_h
+    assert 0 < (mask if rate < 0.5 else ~mask).sum() < 60  # 15 are expected, at the nearest multiple of 2^-16
 
 
 def test_zoneout_keeps_units_in_training_and_mixes_by_the_rate_in_evaluation():
