@@ -28,8 +28,8 @@ def unroll(
     """Runs a cell over a batch of sequences. The semantics are exact and the same for every engine.
 
     Args:
-      cell: which cell. Outside of `jax.jit` a call is compiled once for every cell object: keep one, rather than make it
-        anew each time.
+      cell: which cell. Outside of `jax.jit` a call is compiled once for every cell object: keep one, rather than make
+        one for each call.
       params: its parameters.
       xs: the inputs, time-major.
       carry: the state before the first step; the cell's initial carry if None. Passing the returned carry to the next
