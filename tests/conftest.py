@@ -19,7 +19,7 @@ import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 # Thousands of tiny programs run once each: compiling them took most of the time. Without optimisation, and with the
-# emitters that need no MLIR, it takes a sixth. With `--whole` they are compiled as they are for users.
+# emitters that need no MLIR, it takes a sixth. Whoever sets XLA_FLAGS, if only to nothing, has them compiled by these.
 FAST_COMPILATION = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     " --xla_cpu_parallel_codegen_split_count=1"
@@ -34,10 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the marker and, of a sample, has the programs compiled fast."""
+    """Registers the marker, and has the programs compiled fast."""
     config.addinivalue_line("markers", "whole: runs with --whole only; a sample of the same table always runs")
-    if not config.getoption("--whole"):  # before XLA reads them; a flag given from outside comes last and wins
-        os.environ["XLA_FLAGS"] = f"{FAST_COMPILATION} {os.environ.get('XLA_FLAGS', '')}"
+    os.environ.setdefault("XLA_FLAGS", FAST_COMPILATION)  # XLA reads them at the first use of a device
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
