@@ -79,7 +79,7 @@ def assert_close(actual, expected, tolerance=2e-6):
     actual, expected = jax.tree.leaves(actual), jax.tree.leaves(expected)
     assert len(actual) == len(expected)
     for a, b in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=tolerance)
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
 
 
 def cell_params(module, suffix):
