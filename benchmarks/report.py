@@ -154,11 +154,9 @@ def plot_recurrence(record: Mapping[str, Any], path: Path) -> str | None:
     Returns:
       Why there is no picture, or None if there is one.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-    except ImportError:
-        return "no plot: matplotlib is not installed; pip install 'lstm-research[benchmark]'"
+    from matplotlib.figure import Figure  # loading it takes a second, which a table need not wait for
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     shapes = record["shapes"]
     names = {
         baseline: list(dict.fromkeys(e["name"] for s in shapes for e in s["entries"] if baseline in e["speed"]))

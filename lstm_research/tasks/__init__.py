@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from lstm_research.tasks.language_modelling import LanguageModelling
+from lstm_research.tasks.task import Task
 
-TASKS: Mapping[str, type[LanguageModelling]] = {"language_modelling": LanguageModelling}
+TASKS: Mapping[str, type[Task]] = {"language_modelling": LanguageModelling}
 """Every task by the name that configs use."""
 
-__all__ = ["TASKS", "LanguageModelling"]
+__all__ = ["TASKS", "LanguageModelling", "Task"]

@@ -22,14 +22,13 @@ from lstm_research.decoding.text import continue_text
 from lstm_research.models.cells import CELLS
 from lstm_research.models.language_model import LanguageModel
 from lstm_research.models.layers import DropoutRates, functional
+from lstm_research.tasks.task import Sums, Task
 
 MODELS = {"language_model": LanguageModel}
 """Every model of this task by the name that configs use."""
 
-Sums = dict[str, tuple[Array, Array]]
 
-
-class LanguageModelling:
+class LanguageModelling(Task):
     """The task of language modelling over contiguous text.
 
     A batch is a window of consecutive symbols in each of `batch_size` rows; the next batch continues the rows, with
@@ -101,7 +100,7 @@ class LanguageModelling:
         """The dataset; made at first use, because a finished run serves without the files it was trained on."""
         return build(DATASETS, self._dataset_config, where="dataset")
 
-    def load(self) -> None:
+    def load(self, source_files: Mapping[str, bytes] | None = None) -> None:
         """Reads the data, fits the vocabulary and cuts all splits once, so that what does not fit shows now."""
         self.vocabulary = self._vocabulary_config.fit(self._dataset.documents("train"))
         self._set_apply()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from lstm_research.training.metrics import MetricSums
@@ -16,7 +17,7 @@ class Evaluator:
     """Evaluates parameters; compiles once for all evaluations of a task with batches of one shape.
 
     Args:
-      task: gives `eval_batches`, `initial_carry`, `loss` and `metrics`.
+      task: gives `eval_batches`, `initial_carry`, `loss`, `metrics` and `scores`.
     """
 
     def __init__(self, task: Any):
@@ -60,7 +61,9 @@ class Evaluator:
             if len(pending) == _IN_FLIGHT:
                 _drain(pending, sums)
         _drain(pending, sums)
-        return self._task.metrics(sums.as_dict())
+        metrics = self._task.metrics(sums.as_dict())
+        scores = self._task.scores(params, split, should_stop)
+        return None if scores is None else metrics | scores
 
     def metric_names(self, params: PyTree, split: str) -> list[str]:
         """Returns the names of the metrics that `evaluate` gives, without computing any."""
@@ -69,7 +72,9 @@ class Evaluator:
         def step(params: PyTree) -> Mapping[str, tuple[Any, Any]]:
             return self._step(params, batch, self._task.initial_carry(params, _batch_size(batch)))[0]
 
-        return sorted(self._task.metrics({name: (1.0, 1.0) for name in jax.eval_shape(step, params)}))
+        # Any sums will do; ones are no division by zero.
+        sums = {name: (np.ones(total.shape), 1.0) for name, (total, _) in jax.eval_shape(step, params).items()}
+        return sorted({*self._task.metrics(sums), *self._task.score_names(split)})
 
 
 def _drain(pending: list[dict[str, tuple[Any, Any]]], sums: MetricSums) -> None:

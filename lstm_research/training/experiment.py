@@ -2,16 +2,21 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import grain
+import jax
 from ml_collections import ConfigDict
 
+from lstm_research.common.arrays import Params
 from lstm_research.common.build import build, check_keywords
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.tasks import TASKS
 from lstm_research.training.optimizers import Optimizer, build_optimizer
 from lstm_research.training.step import Sums, TrainState, init_state, make_train_step
+from lstm_research.training.weights import load_weights
+from lstm_research.training.workdir import Workdir, read_workdir
 
 SECTIONS = ("dataset", "model", "optimizer", "seed", "task", "training", "vocabulary")
 
@@ -27,9 +32,13 @@ class TrainingOptions:
       checkpoint_every: how often the state is saved; it is also saved when the run is asked to stop.
       keep_checkpoints: how many of the newest checkpoints are kept.
       patience: stop after this many evaluations without a new best; None trains to the end.
-      metric: the validation metric, lower is better, that picks the best weights; one that the task reports.
+      metric: the validation metric that picks the best weights; one that the task reports.
       accumulation_steps: cut each batch in this many parts to save memory.
       average_decay: keep an exponential moving average of the weights, and evaluate and keep as best this average.
+      average_patience: n of NT-ASGD (Merity, Keskar and Socher, 2018): once a validation is worse than the best of
+        those more than n before it, the mean of all weights from then on is evaluated and kept as best. In steps of
+        `eval_every`.
+      init_from: workdir of a run whose best weights this one starts from, as far as the models share layers.
     """
 
     num_steps: int
@@ -41,6 +50,8 @@ class TrainingOptions:
     metric: str = "loss"
     accumulation_steps: int = 1
     average_decay: float | None = None
+    average_patience: int | None = None
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -49,6 +60,8 @@ class TrainingOptions:
                 raise UserError(f"training.{field.name} must be at least 1, got {value}")
         if self.average_decay is not None and not 0 < self.average_decay < 1:
             raise UserError(f"training.average_decay must be between 0 and 1, or None, got {self.average_decay}")
+        if self.average_decay is not None and self.average_patience is not None:
+            raise UserError("training.average_decay and training.average_patience are two averages; set one to None")
 
 
 @dataclasses.dataclass
@@ -62,6 +75,8 @@ class Experiment:
       optimizer: see `build_optimizer`.
       training: see `TrainingOptions`.
       train_step: see `make_train_step`.
+      warm_start: puts weights of `training.init_from` in the place of random ones; None without.
+      notes: what is worth saying when the run starts.
     """
 
     config: Any
@@ -70,6 +85,8 @@ class Experiment:
     optimizer: Optimizer
     training: TrainingOptions
     train_step: Callable[[TrainState, Any], tuple[TrainState, Sums]]
+    warm_start: Callable[[Params], Params] | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_config(cls, config: Any, files: Mapping[str, bytes] | None = None) -> "Experiment":
@@ -99,24 +116,63 @@ class Experiment:
                 f"training.accumulation_steps = {training.accumulation_steps} does not divide task.batch_size = "
                 f"{task.batch_size}"
             )
+        source: Any = ()
         if files is None:
-            task.load()
+            source = read_source(Path(training.init_from)) if training.init_from else ()
+            task.load(*source[1:])
+        notes: tuple[str, ...] = ()
+        if source:  # what does not fit is refused now
+            notes = (task.warm_start(jax.eval_shape(task.init, jax.random.key(0)), *source)[1],)
+        warm_start = (lambda params: task.warm_start(params, *source)[0]) if source else None
         train_step = make_train_step(
             task,
             optimizer,
             accumulation_steps=training.accumulation_steps,
             average_decay=training.average_decay,
         )
-        return cls(config, sections["seed"], task, optimizer, training, train_step)
+        return cls(config, sections["seed"], task, optimizer, training, train_step, warm_start, notes)
 
     def init_state(self) -> TrainState:
         """Returns the state before the first step."""
-        return init_state(self.task, self.optimizer, seed=self.seed, average=self.training.average_decay is not None)
+        triggered = self.training.average_patience is not None
+        return init_state(
+            self.task,
+            self.optimizer,
+            seed=self.seed,
+            average=triggered or self.training.average_decay is not None,
+            triggered=triggered,
+            warm_start=self.warm_start,
+        )
 
     def train_iterator(self, start_step: int) -> Iterator[Any]:
         """Yields the batches of step `start_step` and all after it; the next ones are made in the background."""
         batches = self.task.train_batches(self.seed)[start_step:]
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
+
+
+def read_source(path: Path) -> tuple[Params, dict[str, bytes]]:
+    """Returns the best weights of a run and what its task stored, by file name.
+
+    Raises:
+      UserError: not a workdir, or one without best weights.
+    """
+    workdir, config = read_workdir(path)
+    return load_weights(workdir.best_weights)[0], read_task_files(workdir, config)
+
+
+def read_task_files(workdir: Workdir, config: Any) -> dict[str, bytes]:
+    """Returns what the task of a run stored in its workdir, by file name."""
+    name = check_sections(config)["task"].get("name")
+    if name not in TASKS:
+        raise unknown("task.name", name, TASKS)
+    return {name: _read(workdir.path / name) for name in TASKS[name].file_names}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; the workdir is not complete") from None
 
 
 def check_sections(config: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from lstm_research.common.disk import check_room, is_out_of_room
@@ -49,6 +50,7 @@ class Record:
       sums: (sum, count) by metric, over the steps since that train line.
       best: step, metric and value of the best validation.
       bad_evaluations: validations since the best one.
+      history: the validation metric of all validations, where the average waits for them.
       plateau: what the plateau schedule remembers.
       seconds: time spent on the run.
     """
@@ -58,6 +60,7 @@ class Record:
     sums: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] | None = None
     bad_evaluations: int = 0
+    history: list[float] = field(default_factory=list)
     plateau: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -138,6 +141,8 @@ def _run_locked(
         step, state, host = restored
         record = Record(**host)
         notes += _forget_other_results(record, workdir, experiment.training.metric, digest)
+    else:
+        notes += experiment.notes
     del restored  # the first step gives up its state, and no other name may keep the memory
     tensorboard = TensorBoard(workdir.tensorboard, step if workdir.tensorboard.exists() else None)
     stack.callback(tensorboard.close)
@@ -273,18 +278,30 @@ class _Run:
         value = values[metric]
         if not math.isfinite(value):
             raise DivergedError(self._step, f"validation {metric} is {value}")
-        best = record.best is None or value < record.best["value"]
+        sign = -1.0 if metric in self._task.higher_is_better else 1.0
+        best = record.best is None or sign * value < sign * record.best["value"]
         self._write_line(self._step, "valid", values, "best so far" if best else "")
         if best:
             self._save_best(params, value)
         record.bad_evaluations = 0 if best else record.bad_evaluations + 1
         plateau = self._experiment.optimizer.plateau
         if plateau is not None:
-            scale = plateau.update(value, record.plateau)
+            scale = plateau.update(sign * value, record.plateau)
             self._state = self._state._replace(opt_state=set_learning_rate_scale(self._state.opt_state, scale))
+        self._trigger_average(sign * value)
         record.evaluated_step = self._step
         self._write_status("running")
         self._progress.pause(time.monotonic() - start)
+
+    def _trigger_average(self, value: float) -> None:
+        """Lets the average begin once validations stop falling (`training.average_patience`)."""
+        patience, history = self._options.average_patience, self._record.history
+        if patience is None or int(self._state.average_start) >= 0:
+            return
+        if len(history) > patience and value > min(history[:-patience]):
+            self._state = self._state._replace(average_start=jnp.int32(self._step))
+            self._progress.say(f"averaging the weights from step {self._step} on: no gain in {patience} validations")
+        history.append(value)
 
     def _save_best(self, params: PyTree, value: float | None) -> None:
         metric = self._options.metric if value is not None else None
@@ -380,6 +397,7 @@ def _forget_other_results(record: Record, workdir: Workdir, metric: str, digest:
     if record.best["metric"] not in (metric, None):
         reason = f"it is of {record.best['metric']}, and training.metric is {metric}"
         record.plateau = {key: value for key, value in record.plateau.items() if key == "scale"}
+        record.history = []
     elif workdir.best_weights.exists():
         _, metadata = load_weights(workdir.best_weights)
         if int(metadata["step"]) != record.best["step"] and metadata["config_digest"] != digest:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from lstm_research.common.errors import UserError
 from lstm_research.training.files import sync_folder, write_atomically
 
@@ -29,7 +31,7 @@ class DivergedError(Exception):
 
 
 class MetricSums:
-    """Sums and counts of metrics, added in float64 one step after another.
+    """Sums and counts of metrics, added in float64 one step after another; a sum may be an array.
 
     Adding in order makes the result independent of when the host looked, so a resumed run logs the same digits.
 
@@ -40,7 +42,7 @@ class MetricSums:
 
     def __init__(self, sums: Mapping[str, Iterable[float]] | None = None, latest: Iterable[str] = ()):
         self._latest = frozenset(latest)
-        self._sums: dict[str, tuple[float, float]] = {}
+        self._sums: dict[str, tuple[Any, float]] = {}
         for name, (total, count) in (sums or {}).items():
             self._sums[name] = (float(total), float(count))
 
@@ -48,9 +50,10 @@ class MetricSums:
         """Adds the (sum, count) pairs of one step or batch."""
         for name, (total, count) in metrics.items():
             old = (0.0, 0.0) if name in self._latest else self._sums.get(name, (0.0, 0.0))
-            self._sums[name] = (old[0] + float(total), old[1] + float(count))
+            total = np.asarray(total, np.float64) if np.ndim(total) else float(total)
+            self._sums[name] = (old[0] + total, old[1] + float(count))
 
-    def as_dict(self) -> dict[str, tuple[float, float]]:
+    def as_dict(self) -> dict[str, tuple[Any, float]]:
         """Returns (sum, count) by metric name."""
         return dict(self._sums)
 

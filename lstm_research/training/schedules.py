@@ -78,7 +78,7 @@ def exponential(
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-    """Multiplies the learning rate by `factor` when the validation metric has stopped falling.
+    """Multiplies the learning rate by `factor` when the validation metric has stopped getting better.
 
     Attributes:
       num_steps: of the run; not used.
@@ -110,7 +110,7 @@ class Plateau:
         """Takes the result of one evaluation and returns the factor from now on.
 
         Args:
-          value: the validation metric, lower is better.
+          value: the validation metric; negated where more is better.
           state: what is remembered from one evaluation to the next, saved with the run; changed in place.
         """
         if value < state.get("best", math.inf):

@@ -23,7 +23,8 @@ class TrainState(NamedTuple):
       opt_state: of the optimiser.
       carry: the recurrent state after the last batch, batch axis first.
       key: of the run; step k uses `fold_in(key, k)`, so that the key itself never changes.
-      average: the exponential moving average of the parameters, or None.
+      average: the average of the parameters, or None.
+      average_start: the step from which on they are averaged, -1 for not yet; None for an exponential average.
     """
 
     step: Int[Array, ""]
@@ -32,9 +33,18 @@ class TrainState(NamedTuple):
     carry: Any
     key: PRNGKeyArray
     average: Params | None
+    average_start: Int[Array, ""] | None = None
 
 
-def init_state(task: Any, optimizer: Optimizer, *, seed: int, average: bool) -> TrainState:
+def init_state(
+    task: Any,
+    optimizer: Optimizer,
+    *,
+    seed: int,
+    average: bool,
+    triggered: bool = False,
+    warm_start: Callable[[Params], Params] | None = None,
+) -> TrainState:
     """Returns the state before the first step, a function of the seed alone.
 
     Args:
@@ -42,9 +52,13 @@ def init_state(task: Any, optimizer: Optimizer, *, seed: int, average: bool) -> 
       optimizer: gives its own state.
       seed: of the run.
       average: whether an average of the parameters is kept.
+      triggered: whether it is the mean since a step that the loop sets.
+      warm_start: puts other weights in the place of those that were drawn.
     """
     params_key, key = jax.random.split(jax.random.key(seed))
     params = task.init(params_key)
+    if warm_start is not None:
+        params = warm_start(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -52,6 +66,7 @@ def init_state(task: Any, optimizer: Optimizer, *, seed: int, average: bool) -> 
         carry=task.initial_carry(params, task.batch_size),
         key=key,
         average=jax.tree.map(jnp.copy, params) if average else None,  # a copy: the step donates both
+        average_start=jnp.full((), -1, jnp.int32) if triggered else None,
     )
 
 
@@ -61,7 +76,7 @@ def make_train_step(
     """Makes the compiled `train_step(state, batch) -> (state, metrics)`; the state that goes in is given up.
 
     Args:
-      task: its `loss(params, batch, carry, key) -> (summed loss, weight, extras, carry)`.
+      task: its `loss(params, batch, carry, key) -> (summed loss, weight, extras, carry)` and `learning_rate_scale`.
       optimizer: what turns gradients into updates.
       accumulation_steps: the batch is cut in this many parts along its batch axis, one after the other, to save
         memory. The gradient is that of the whole batch.
@@ -100,16 +115,27 @@ def make_train_step(
         weight = jnp.maximum(sums["loss"][1], 1)  # a batch of padding only has weight 0 and gradient 0
         gradients = jax.tree.map(lambda g: g / weight, gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        learning_rate = optimizer.learning_rate(state.step, state.opt_state)
+        scale = task.learning_rate_scale(batch)
+        if scale is not None:
+            updates = jax.tree.map(lambda u: u * scale.astype(u.dtype), updates)
+            learning_rate = learning_rate * scale
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if average_decay is not None:
             # The average of the first steps must not be ruled by the random start: decay grows as (1+k)/(10+k).
             decay = jnp.minimum(average_decay, (1.0 + state.step) / (10.0 + state.step))
             average = optax.incremental_update(params, average, 1 - decay)
+        elif state.average_start is not None:
+            # The mean of all weights since the start; before it, the weights themselves.
+            count = jnp.where(state.average_start < 0, 1, state.step + 1 - state.average_start)
+            average = optax.incremental_update(params, average, 1.0 / count)
         metrics = sums | {
             "gradient_norm": (optax.tree.norm(gradients), jnp.float32(1)),
-            "learning_rate": (optimizer.learning_rate(state.step, state.opt_state), jnp.float32(1)),
+            "learning_rate": (learning_rate, jnp.float32(1)),
         }
-        return TrainState(state.step + 1, params, opt_state, carry, state.key, average), metrics
+        return state._replace(
+            step=state.step + 1, params=params, opt_state=opt_state, carry=carry, average=average
+        ), metrics
 
     return jax.jit(train_step, donate_argnums=0)

@@ -8,11 +8,10 @@ from typing import Any
 import jax
 
 from lstm_research.common.arrays import Params
-from lstm_research.common.errors import UserError, unknown
-from lstm_research.tasks import TASKS
+from lstm_research.common.errors import UserError
 from lstm_research.training.checkpoints import Checkpoints
 from lstm_research.training.evaluation import Evaluator
-from lstm_research.training.experiment import Experiment, check_sections
+from lstm_research.training.experiment import Experiment, read_task_files
 from lstm_research.training.files import write_atomically
 from lstm_research.training.weights import load_weights, save_weights
 from lstm_research.training.workdir import Workdir, config_digest, read_workdir
@@ -48,10 +47,7 @@ class TrainedRun:
           UserError: not a workdir, no such checkpoint, or a damaged one.
         """
         workdir, config = read_workdir(Path(path))
-        name = check_sections(config)["task"].get("name")
-        if name not in TASKS:
-            raise unknown("task.name", name, TASKS)
-        files = {name: _read(workdir.path / name) for name in TASKS[name].file_names}
+        files = read_task_files(workdir, config)
         experiment = Experiment.from_config(config, files=files)
         if checkpoint == "best":
             if not workdir.best_weights.exists():
@@ -83,13 +79,6 @@ class TrainedRun:
         for name, content in files.items():
             write_atomically(folder / name, content)
         return [weights, *(folder / name for name in files)]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; the workdir is not complete") from None
 
 
 def _restore(workdir: Workdir, checkpoint: str, template: Any) -> tuple[int, Any]:

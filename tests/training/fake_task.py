@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from lstm_research.tasks.task import Task
 from lstm_research.training.experiment import TrainingOptions
 from lstm_research.training.optimizers import Optimizer, make_optimizer
 from lstm_research.training.step import TrainState, init_state, make_train_step
@@ -24,19 +25,26 @@ B, T, D, H = 2, 5, 3, 4
 Batch = dict[str, np.ndarray]
 
 
-class LinearRecurrence:
+class LinearRecurrence(Task):
     """y_t = v·h_t with h_t = a*h_{t-1} + x_t W; noise on the inputs makes each step use its key."""
 
     batch_size = B
+    file_names = ("vocabulary.json",)
 
     def __init__(self, splits: tuple[str, ...] = ("train", "valid", "test")):
         self._splits = splits
 
+    def load(self, source_files: Any = None) -> None:
+        """Has nothing to read."""
+
+    def train_batches(self, seed: int) -> Any:
+        raise NotImplementedError  # `train_iterator` below
+
     def splits(self) -> tuple[str, ...]:
         return self._splits
 
-    def files(self) -> dict[str, bytes | str]:
-        return {"vocabulary.json": '["a", "b"]\n'}
+    def files(self) -> dict[str, bytes]:
+        return {"vocabulary.json": b'["a", "b"]\n'}
 
     def train_batch(self, seed: int, index: int) -> Batch:
         inputs = np.random.default_rng([seed, index]).standard_normal((B, T, D)).astype(np.float32)
@@ -89,10 +97,12 @@ class FakeExperiment:
     train_step: Callable[[TrainState, Any], Any]
     nan_batch: int | None = None
     delay: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def init_state(self) -> TrainState:
-        average = self.training.average_decay is not None
-        return init_state(self.task, self.optimizer, seed=self.config.seed, average=average)
+        triggered = self.training.average_patience is not None
+        average = triggered or self.training.average_decay is not None
+        return init_state(self.task, self.optimizer, seed=self.config.seed, average=average, triggered=triggered)
 
     def train_iterator(self, start_step: int) -> Iterator[Batch]:
         index = start_step

@@ -148,8 +148,16 @@ def test_all_training_options_come_from_the_section():
         "metric": "perplexity",
         "accumulation_steps": 7,
         "average_decay": 0.5,
+        "average_patience": None,
+        "init_from": "runs/other",
     }
     options = make_training_options(values)
     assert dataclasses.asdict(options) == values
+    assert make_training_options({"num_steps": 5, "average_patience": 8}).average_patience == 8
     default = dataclasses.asdict(TrainingOptions(num_steps=5))
-    assert {name for name in values if default[name] == values[name]} == {"num_steps"}
+    assert {name for name in values if default[name] == values[name]} == {"num_steps", "average_patience"}
+
+
+def test_two_averages_are_refused():
+    with pytest.raises(UserError, match=r"average_decay and training\.average_patience"):
+        make_training_options({"num_steps": 5, "average_decay": 0.5, "average_patience": 3})
