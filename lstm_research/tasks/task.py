@@ -22,11 +22,13 @@ class Task(abc.ABC):
       batch_size: examples of a training batch.
       file_names: of what a run stores in its workdir, see `files`.
       higher_is_better: the metrics of which more is better; of all others less is.
+      notes: what is worth saying about the data when a run starts, once loaded.
     """
 
     batch_size: int
     file_names: ClassVar[tuple[str, ...]]
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy"})
+    notes: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def load(self, source_files: Mapping[str, bytes] | None = None) -> None:

@@ -120,9 +120,9 @@ class Experiment:
         if files is None:
             source = read_source(Path(training.init_from)) if training.init_from else ()
             task.load(*source[1:])
-        notes: tuple[str, ...] = ()
+        notes = task.notes
         if source:  # what does not fit is refused now
-            notes = (task.warm_start(jax.eval_shape(task.init, jax.random.key(0)), *source)[1],)
+            notes += (task.warm_start(jax.eval_shape(task.init, jax.random.key(0)), *source)[1],)
         warm_start = (lambda params: task.warm_start(params, *source)[0]) if source else None
         train_step = make_train_step(
             task,
