@@ -17,6 +17,7 @@ import jaxtyping
 import numpy as np
 import pytest
 from knobs import language_modelling
+from knobs.files import write_files
 from knobs.table import Config, Refused
 
 from lstm_research.common.errors import UserError
@@ -111,15 +112,9 @@ def before_and_after(task: str, key: str) -> tuple[Config, Config]:
 @pytest.fixture(scope="module", autouse=True)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A folder, the current one, with texts."""
-    texts = {
-        "train.txt": "To be or not to be that is the question\n" * 3,
-        "valid.txt": "to be or not to sit is that the question\n" * 2,
-        "other.txt": "that is the question\nTo be or not to be\n" * 4,
-    }
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("knobs"))
-        for name, text in texts.items():
-            Path(name).write_text(text)
+        write_files()
         plays = {"tiny": "to be or not to be, that is it\n" * 3, "all": "or not to be, to be that is it\n" * 3}
         patch.setattr(shakespeare, "load", lambda part, split: [shakespeare.Document(part, plays[part])])
         before = jaxtyping.config.jaxtyping_disable

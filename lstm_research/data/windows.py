@@ -13,17 +13,16 @@ document precedes it, and its weight is 0.
 """
 
 import functools
+import math
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import grain
 import numpy as np
 from jaxtyping import Bool, Int
 
 from lstm_research.common.errors import UserError
-
-Batch = dict[str, np.ndarray]
+from lstm_research.data.batches import Batch, Batches
 
 
 class TokenStream(NamedTuple):
@@ -53,8 +52,28 @@ def _offset(seed: int, epoch: int, num_tokens: int) -> int:
     return int(np.random.default_rng([seed, epoch]).integers(num_tokens))
 
 
-class _Windows(grain.MapDataset[Batch]):
-    """What training and evaluation windows share: the stream, its measures, and slicing."""
+@functools.lru_cache(maxsize=64)
+def _cuts(
+    num_windows: int,
+    row_length: int,
+    unroll_length: int,
+    deviation: float | None,
+    short_rate: float,
+    seed: int,
+    epoch: int,
+) -> Int[np.ndarray, "_"]:
+    """Where in a row the windows of an epoch begin, and where the last one ends."""
+    if deviation is None:
+        return np.arange(num_windows + 1) * unroll_length
+    rng = np.random.default_rng([seed, epoch, 2])
+    means = np.where(rng.random(num_windows) < short_rate, unroll_length / 2, unroll_length)
+    lengths = np.clip(np.round(rng.normal(means, deviation)), 5, unroll_length + 3 * deviation)
+    ends = np.cumsum(lengths)
+    return np.round(np.append(0, ends) * (row_length / ends[-1])).astype(np.int64)
+
+
+class _Windows(Batches):
+    """What training and evaluation windows share: the stream and its measures."""
 
     def __init__(
         self, documents: Sequence[Int[np.ndarray, "_"]], *, batch_size: int, unroll_length: int, split: str
@@ -68,19 +87,6 @@ class _Windows(grain.MapDataset[Batch]):
         self.unroll_length = unroll_length
         self.split = split
 
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return self.slice(index)
-        index = int(index)
-        if index < 0:
-            index += len(self)
-        if not 0 <= index < len(self):
-            raise IndexError(f"batch {index} of {len(self)}")
-        return self._batch(index)
-
-    def _batch(self, index: int) -> Batch:
-        raise NotImplementedError
-
 
 class ContiguousWindows(_Windows):
     """Training batches: item k is the batch of training step k, a pure function of (seed, k), without end.
@@ -90,6 +96,14 @@ class ContiguousWindows(_Windows):
     target exactly once. The first window of an epoch resets every row. Where the rotation wraps, the stream's first
     document begins, as at any other document boundary.
 
+    With `unroll_deviation` σ, windows have lengths of their own, so that they are cut at other places in every epoch
+    (Merity, Keskar and Socher, "Regularizing and Optimizing LSTM Language Models", 2018): about T, or T / 2 with
+    probability `short_rate`, drawn from a normal distribution with deviation σ, at least 5 and at most T + 3 σ. An
+    epoch has a fixed number of windows all the same, N / B divided by the mean length: its lengths are scaled, by a
+    factor close to one, to fill the rows, and fewer than B tokens are left out. Batches then also have `lengths` int32
+    [B], the number of steps of the window. Beyond them, up to the next multiple of 2 σ, is padding of weight 0: a
+    multiple of 10 steps for the paper's σ = 5, and about eight shapes to compile whatever σ is.
+
     Args:
       documents: the encoded documents, each int [length].
       batch_size: B, the number of rows.
@@ -97,10 +111,12 @@ class ContiguousWindows(_Windows):
       seed: picks the offsets.
       reset_rate: the probability that a row is reset at the start of a window, drawn from (seed, step). Without it a
         model sees the initial state once an epoch, and may not know what to do from there when it is evaluated.
+      unroll_deviation: σ; None: every window has T steps.
+      short_rate: the probability that a window has about T / 2 steps; nothing without `unroll_deviation`.
       split: the name of the split, for messages.
 
     Raises:
-      UserError: the split has fewer than B T tokens.
+      UserError: the split has fewer than B T tokens, or a number that cannot be.
     """
 
     def __init__(
@@ -111,6 +127,8 @@ class ContiguousWindows(_Windows):
         unroll_length: int,
         seed: int,
         reset_rate: float = 0.0,
+        unroll_deviation: float | None = None,
+        short_rate: float = 0.05,
         split: str = "train",
     ) -> None:
         super().__init__(documents, batch_size=batch_size, unroll_length=unroll_length, split=split)
@@ -124,19 +142,34 @@ class ContiguousWindows(_Windows):
                 f"split {split!r} has {len(self.stream.tokens):,} tokens, shorter than one window: batch_size × "
                 f"unroll_length = {batch_size} × {unroll_length} = {needed:,}; reduce one of them or give more text"
             )
-        self.windows_per_epoch = len(self.stream.tokens) // needed
-        row_length = self.windows_per_epoch * unroll_length
-        # Positions, before rotation, of the first window: one more than T, from each row's first input to last target.
-        self._positions = np.arange(batch_size)[:, None] * row_length + np.arange(-1, unroll_length)[None, :]
+        row_length, mean_length = len(self.stream.tokens) // batch_size, unroll_length * (1 - short_rate / 2)
+        if unroll_deviation is None:
+            self.windows_per_epoch = row_length // unroll_length
+            row_length = self.windows_per_epoch * unroll_length
+        elif not 0 < unroll_deviation <= unroll_length / 2 or unroll_length < 10:
+            raise UserError(
+                "unroll_deviation must be above 0 and at most half of unroll_length, which must then be at least 10; "
+                f"got {unroll_deviation} and {unroll_length}"
+            )
+        elif not 0 <= short_rate <= 1:
+            raise UserError(f"short_rate must be between 0 and 1, got {short_rate}")
+        else:
+            self.windows_per_epoch = math.ceil(row_length / mean_length)
+        self.unroll_deviation = unroll_deviation
+        self._rows = np.arange(batch_size)[:, None] * row_length  # where they begin in the stream, before rotation
+        self._cuts = functools.partial(
+            _cuts, self.windows_per_epoch, row_length, unroll_length, unroll_deviation, short_rate, seed
+        )
 
     def __len__(self) -> int:
         return sys.maxsize
 
     def _batch(self, index: int) -> Batch:
         epoch, window = divmod(index, self.windows_per_epoch)
+        first, end = self._cuts(epoch)[window : window + 2]
         num_tokens = len(self.stream.tokens)
-        shift = _offset(self.seed, epoch, num_tokens) + window * self.unroll_length
-        positions = (self._positions + shift) % num_tokens  # [B, T + 1]
+        # One more than the steps: from each row's first input to its last target.
+        positions = (self._rows + np.arange(first - 1, end) + _offset(self.seed, epoch, num_tokens)) % num_tokens
         tokens = self.stream.tokens[positions]
         starts = self.stream.starts[positions]
         resets = starts[:, :-1].copy()
@@ -144,12 +177,17 @@ class ContiguousWindows(_Windows):
             resets[:, 0] = True
         elif self.reset_rate > 0:
             resets[:, 0] |= np.random.default_rng([self.seed, index, 1]).random(self.batch_size) < self.reset_rate
-        return {
+        batch = {
             "inputs": tokens[:, :-1].copy(),
             "targets": tokens[:, 1:].copy(),
             "resets": resets,
             "weights": np.logical_not(starts[:, 1:]).astype(np.float32),
         }
+        if self.unroll_deviation is not None:
+            padding = -(end - first) % math.ceil(2 * self.unroll_deviation)
+            batch = {key: np.pad(array, ((0, 0), (0, padding))) for key, array in batch.items()}
+            batch["lengths"] = np.full(self.batch_size, end - first, np.int32)
+        return batch
 
 
 class EvaluationWindows(_Windows):

@@ -1,6 +1,7 @@
 """Text from a language model, piece by piece."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ import numpy as np
 from lstm_research.common.arrays import Params
 from lstm_research.common.errors import UserError
 from lstm_research.decoding.sampling import Predict, Sampler, generate
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # how Python writes a byte that is not UTF-8; it cannot be printed
 
 
 def continue_text(
@@ -56,12 +59,27 @@ def continue_text(
     return _decoded(chunks, vocabulary, prompts)
 
 
-def _decoded(chunks: Iterator[np.ndarray], vocabulary: Any, prompts: np.ndarray) -> Iterator[list[str]]:
-    """Yields the text that each chunk adds: decoded after its last symbol before, as a word may need a space first."""
-    last = prompts[:, -1:]
+def _decoded(chunks: Iterable[np.ndarray], vocabulary: Any, prompts: np.ndarray) -> Iterator[list[str]]:
+    """Yields the text that each chunk adds; the whole is the text that all symbols have at once.
+
+    What is new is decoded after the last symbol before, which decides whether a space or the end of a line comes first.
+    The beginning of a character waits for the rest of it. What never becomes a character shows as U+FFFD.
+    """
+    last = prompts[:, -1:].tolist()
+    waiting: list[list[int]] = [[] for _ in last]
+
+    def text(row: int, new: list[int]) -> str:
+        before, last[row] = last[row], (last[row] + new)[-1:]
+        written = vocabulary.decode(before + new)[len(vocabulary.decode(before)) :]
+        return _LONE_SURROGATE.sub("\ufffd", written)
+
     for chunk in chunks:
         pieces = []
-        for before, new in zip(last.tolist(), chunk.tolist(), strict=True):
-            pieces.append(vocabulary.decode(before + new)[len(vocabulary.decode(before)) :])
-        last = chunk[:, -1:]
+        for row, symbols in enumerate(chunk.tolist()):
+            symbols = waiting[row] + symbols
+            cut = len(symbols) - vocabulary.incomplete(symbols)
+            waiting[row] = symbols[cut:]
+            pieces.append(text(row, symbols[:cut]))
         yield pieces
+    if any(waiting):
+        yield [text(row, rest) for row, rest in enumerate(waiting)]

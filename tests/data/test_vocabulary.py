@@ -5,7 +5,7 @@ import pytest
 
 from lstm_research.common.build import build
 from lstm_research.common.errors import UserError
-from lstm_research.data.vocabulary import VOCABULARIES, Characters, Words, from_json
+from lstm_research.data.vocabulary import VOCABULARIES, Bytes, Characters, Words, from_json, split_words
 
 LINES = "the cat sat\non the mat\n"
 
@@ -54,6 +54,37 @@ def test_a_document_ends_in_the_end_of_line_but_a_prompt_does_not() -> None:
     assert vocabulary.encode("the\n\ncat").tolist() == [2, 1, 1, 3]
 
 
+@pytest.mark.parametrize("recipe", [Characters(), Words(), Words(tokenizer="punctuation"), Bytes()])
+def test_a_line_has_no_end_and_a_document_has_one_a_line(recipe: Characters | Words | Bytes) -> None:
+    vocabulary = recipe.fit([LINES])
+    expected = [i for line in LINES.splitlines() for i in (*vocabulary.encode_line(line).tolist(), vocabulary.end_id)]
+    assert vocabulary.encode_document(LINES).tolist() == expected
+    assert vocabulary.decode([vocabulary.end_id]) == "\n"
+    assert vocabulary.encode_line("the\ncat").tolist() == vocabulary.encode("the cat").tolist()
+    assert vocabulary.encode_line("").tolist() == []
+
+
+def test_characters_without_newline_have_no_end() -> None:
+    with pytest.raises(UserError, match="no newline"):
+        Characters().fit(["abc"]).end_id
+
+
+def test_words_and_punctuation_are_cut_apart() -> None:
+    def cut(text: str) -> list[str]:
+        (words,) = split_words(text, tokenizer="punctuation")
+        return words
+
+    assert cut("It's a film, isn't it?!") == ["It", "'s", "a", "film", ",", "is", "n't", "it", "?", "!"]
+    assert cut("they've can't DON'T we’ll") == ["they", "'ve", "ca", "n't", "DO", "N'T", "we", "’ll"]
+    assert cut("'so-called' rock 'n' roll") == ["'", "so", "-", "called", "'", "rock", "'", "n", "'", "roll"]
+    assert cut("naïve 日本、3.5 ...") == ["naïve", "日本", "、", "3", ".", "5", ".", ".", "."]
+    assert split_words("A b.\n\nC", tokenizer="punctuation", lower_case=True) == [["a", "b", "."], [], ["c"]]
+    rng = np.random.default_rng(0)
+    for _ in range(200):  # nothing but white space is lost
+        text = "".join(rng.choice(list("anst' \t,.é日-_n’"), 30))
+        assert "".join(cut(text)) == "".join(text.split())
+
+
 def test_special_words_in_the_text_are_not_counted_as_words() -> None:
     vocabulary = Words().fit(["a <unk> <unk> <eos> b\n"])
     assert vocabulary.symbols == ("<unk>", "<eos>", "a", "b")
@@ -80,14 +111,22 @@ def test_many_words_outside_make_one_short_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", [Characters(), Characters(unknown="replace"), Words(), Words(lower_case=True, unknown="error")]
+    "recipe",
+    [
+        Characters(),
+        Characters(unknown="replace"),
+        Words(),
+        Words(lower_case=True, unknown="error"),
+        Words(tokenizer="punctuation"),
+        Bytes(),
+    ],
 )
-def test_a_vocabulary_is_saved_with_its_choices(recipe: Characters | Words) -> None:
+def test_a_vocabulary_is_saved_with_its_choices(recipe: Characters | Words | Bytes) -> None:
     vocabulary = recipe.fit([LINES + "é “quoted” \\ \t"])
     read = from_json(vocabulary.to_json())
     assert read == vocabulary
     assert type(read) is type(vocabulary)
-    assert read.encode(LINES).tolist() == vocabulary.encode(LINES).tolist()
+    assert read.encode(LINES + "é \\").tolist() == vocabulary.encode(LINES + "é \\").tolist()
     assert read != Characters().fit(["other"])
 
 
@@ -95,6 +134,11 @@ def test_a_vocabulary_is_saved_with_its_choices(recipe: Characters | Words) -> N
 def test_a_damaged_vocabulary_is_refused(text: str) -> None:
     with pytest.raises(UserError):
         from_json(text)
+
+
+def test_a_vocabulary_of_words_from_before_tokenizers_is_read() -> None:
+    text = '{"name": "words", "on_unknown": "replace", "symbols": ["<unk>", "<eos>", "a."], "lower_case": false}'
+    assert from_json(text).encode("a.").tolist() == [2]
 
 
 def test_vocabularies_are_built_from_config() -> None:

@@ -191,3 +191,100 @@ def test_rows_are_reset_at_the_reset_rate_and_nothing_else_changes() -> None:
         assert (batch["resets"] | ~other["resets"]).all()
         count += int((batch["resets"] & ~other["resets"]).sum())
     assert count / (289 * 6) == pytest.approx(0.25, abs=0.04)
+
+
+def variable(documents: list[np.ndarray], *, seed: int = 0, **options: float) -> ContiguousWindows:
+    return ContiguousWindows(documents, batch_size=3, unroll_length=20, seed=seed, unroll_deviation=4.0, **options)
+
+
+def cut_short(batch: Batch) -> Batch:
+    """A batch of windows of their own lengths without its padding."""
+    length = int(batch["lengths"][0])
+    return {key: array[:, :length] for key, array in batch.items() if key != "lengths"}
+
+
+LONG = (3700, 1, 800, 3, 0, 1201)
+
+
+def test_windows_of_their_own_lengths_tile_the_stream() -> None:
+    windows = variable(numbered(LONG))
+    for number in range(5):
+        batches = [cut_short(batch) for batch in epoch(windows, number)]
+        inputs, targets, resets, weights = (
+            np.concatenate([batch[key] for batch in batches], axis=1)
+            for key in ("inputs", "targets", "resets", "weights")
+        )
+        assert len(np.unique(targets)) == targets.size == sum(LONG) // 3 * 3  # fewer than B tokens are left out
+        np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
+        np.testing.assert_array_equal(targets, (inputs - 1000 + 1) % sum(LONG) + 1000)
+        expected = np.isin(inputs, list(starts(LONG)))
+        expected[:, 0] = True
+        np.testing.assert_array_equal(resets, expected)
+        np.testing.assert_array_equal(weights == 0, np.isin(targets, list(starts(LONG))))
+
+
+def test_padding_weighs_nothing_and_makes_few_shapes() -> None:
+    windows = variable(numbered(LONG), reset_rate=0.5)
+    shapes = set()
+    for step in range(4 * windows.windows_per_epoch):
+        batch = windows[step]
+        lengths = batch.pop("lengths")
+        assert lengths.shape == (3,)
+        assert lengths.dtype == np.int32
+        assert len(set(lengths.tolist())) == 1
+        assert len({array.shape for array in batch.values()}) == 1
+        padded = batch["inputs"].shape[1]
+        assert padded % 8 == 0
+        assert 0 <= padded - lengths[0] < 8
+        assert not any(array[:, lengths[0] :].any() for array in batch.values())
+        shapes.add(padded)
+    assert len(shapes) <= 8
+
+
+def test_a_batch_of_its_own_length_is_a_function_of_seed_and_step() -> None:
+    steps = list(range(2 * variable(numbered(LONG)).windows_per_epoch))
+    forward, backward = variable(numbered(LONG), seed=7), variable(numbered(LONG), seed=7)
+    there = [forward[step] for step in steps]
+    back = [backward[step] for step in reversed(steps)][::-1]
+    assert all(map(same, there, back))
+    assert all(same(a, b) for a, b in zip(there[30:], forward[30:].to_iter_dataset(), strict=False))
+    assert same(pickle.loads(pickle.dumps(forward))[33], there[33])
+    other = variable(numbered(LONG), seed=8)
+    assert not any(same(there[step], other[step]) for step in steps)
+    lengths = [int(batch["lengths"][0]) for batch in there]
+    assert lengths[: len(lengths) // 2] != lengths[len(lengths) // 2 :]  # every epoch is cut at other places
+
+
+@pytest.mark.parametrize("short_rate", [0.0, 0.05, 0.5, 1.0])
+def test_lengths_are_drawn_as_in_the_paper(short_rate: float) -> None:
+    documents = [np.zeros(400_000, np.int32)]
+    windows = ContiguousWindows(
+        documents, batch_size=2, unroll_length=70, seed=0, unroll_deviation=5.0, short_rate=short_rate
+    )
+    lengths = np.concatenate([np.diff(windows._cuts(number)) for number in range(10)])
+    assert lengths.min() >= 5
+    assert lengths.max() <= 87  # T + 3 σ, but for the scaling
+    short = lengths < 52.5
+    assert short.mean() == pytest.approx(short_rate, abs=0.015)
+    for group, mean in ((lengths[short], 35), (lengths[~short], 70)):
+        if len(group) > 1000:
+            assert group.mean() == pytest.approx(mean, rel=0.01)
+            assert group.std() == pytest.approx(5, rel=0.1)
+
+
+def test_a_stream_of_few_windows_has_no_empty_one() -> None:
+    for length in (*range(10, 60), 500):
+        windows = ContiguousWindows([np.arange(length)], batch_size=1, unroll_length=10, seed=0, unroll_deviation=5.0)
+        for step in range(5 * windows.windows_per_epoch):
+            assert windows[step]["lengths"][0] > 0
+        targets = np.concatenate([cut_short(batch)["targets"].ravel() for batch in epoch(windows, 3)])
+        assert sorted(targets.tolist()) == list(range(length))
+
+
+def test_wrong_deviations_are_refused() -> None:
+    document = [np.arange(999)]
+    for deviation, unroll_length in ((0.0, 20), (-1.0, 20), (11.0, 20), (2.0, 9)):
+        with pytest.raises(UserError, match="unroll_deviation must be above 0"):
+            ContiguousWindows(document, batch_size=2, unroll_length=unroll_length, seed=0, unroll_deviation=deviation)
+    with pytest.raises(UserError, match="short_rate"):
+        variable(document, short_rate=1.5)

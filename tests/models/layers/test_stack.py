@@ -414,7 +414,7 @@ def test_refusals_are_one_line_that_names_the_cause(unchecked_shapes, make, name
 
 @pytest.mark.parametrize("way", ["residual", "highway", "skip", "skip_output"])
 def test_a_way_past_the_layers_needs_two_of_them(way):
-    with pytest.raises(UserError, match=rf"^model\.{way} has no effect on one layer; set it to False, or"):
+    with pytest.raises(UserError, match=rf"^model\.{way} has no effect on one layer; leave it out, or"):
         RecurrentStack(LSTM(H), D, **{way: True}, rngs=nnx.Rngs(0))
     assert RecurrentStack(LSTM(H), D, num_layers=2, **{way: True}, rngs=nnx.Rngs(0)).num_layers == 2
 
