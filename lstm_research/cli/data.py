@@ -3,9 +3,11 @@
 lstm-research data list
 lstm-research data prepare shakespeare:tiny
 lstm-research data prepare --config=configs/char_lm.py
+lstm-research data show tatoeba:ja-en --split=test
 lstm-research data show --config=configs/char_lm.py --split=valid --num=2
 """
 
+import collections
 from typing import Any
 
 from absl import flags
@@ -17,7 +19,10 @@ from rich.text import Text
 from lstm_research.cli.config_flag import define_config_flag, read_config
 from lstm_research.common.build import build
 from lstm_research.common.errors import UserError, unknown
-from lstm_research.data.text import CATALOGUE, DATASETS, SPLITS, TextDataset
+from lstm_research.data.catalogue import CATALOGUE, OWN_FILES, TABLES, spec_of
+from lstm_research.data.dataset import SPLITS, Dataset
+from lstm_research.data.labelled_text import LabelledDataset
+from lstm_research.data.parallel_text import ParallelDataset
 
 
 def define_flags() -> None:
@@ -45,87 +50,97 @@ def _list(names: list[str]) -> None:
     """Prints the catalogue of built-in datasets, and how one's own files are named."""
     if names:
         raise UserError(f"data list takes no names, got {' '.join(names)}")
-    table = Table("name", "part", "what", "size", "source and licence", "prepared", title="Datasets")
-    for entry in CATALOGUE:
-        prepared = "yes" if entry.is_prepared() else "no"
-        table.add_row(entry.name, entry.part, entry.what, entry.size, entry.source, prepared)
-    table.add_section()
-    table.add_row("text_files", "", "your files: dataset.train, .valid, .test (UTF-8)", "any", "yours", "needs none")
-    table.add_row("text_file", "", "your file: dataset.path, cut by dataset.fractions", "any", "yours", "needs none")
-    _console().print(table)
+    console = _console()
+    for task in TABLES:
+        table = Table("name", "part", "what", "size", "source and licence", "prepared", title=f"Datasets for {task}")
+        for entry in CATALOGUE:
+            if entry.task == task:
+                prepared = "yes" if entry.is_prepared() else "no"
+                table.add_row(entry.name, entry.part, entry.what, entry.size, entry.prepared.source, prepared)
+        console.print(table)
+    table = Table("name", "what", title="Your own files")
+    for name, what in OWN_FILES.items():
+        table.add_row(name, what)
+    console.print(table)
 
 
 def _prepare(names: list[str]) -> None:
     """Fetches, prepares and reads datasets completely."""
     console = _console()
-    for spec in _dataset_specs(names, _config()):
-        dataset = build(DATASETS, spec, where="dataset")
+    for dataset in _datasets(names, _config()):
         console.print(f"preparing {dataset.describe()}", markup=False, highlight=False)
         for split in SPLITS:
-            documents = dataset.documents(split)
-            count = "1 document" if len(documents) == 1 else f"{len(documents):,} documents"
-            console.print(f"  {split}: {count}, {sum(map(len, documents)):,} characters", highlight=False)
+            sizes = ", ".join(
+                f"{size} {what.removesuffix('s') if size == '1' else what}"
+                for what, size in _sizes(dataset, split).items()
+            )
+            console.print(f"  {split}: {sizes}", markup=False, highlight=False)
         console.print(f"  sha256 of all texts: {dataset.fingerprint()}", highlight=False, soft_wrap=True)
 
 
 def _show(names: list[str]) -> None:
-    """Prints the sizes of a dataset's splits and a few examples, as the model gets them."""
+    """Prints the sizes of a dataset's splits and a few examples, as the model gets them if a config says so."""
     config = _config()
-    specs = _dataset_specs(names, config)
-    if len(specs) != 1:
-        raise UserError(f"data show takes one dataset, got {len(specs)}")
+    datasets = _datasets(names, config)
+    if len(datasets) != 1:
+        raise UserError(f"data show takes one dataset, got {len(datasets)}")
     if flags.FLAGS.split not in SPLITS:
         raise unknown("--split", flags.FLAGS.split, SPLITS)
-    dataset = build(DATASETS, specs[0], where="dataset")
     if config is None:
-        _show_text(dataset)
+        _show_examples(datasets[0])
     else:
-        _show_batches(dataset, config)
+        # Imported here, not above: listing and preparing must not wait for JAX.
+        from lstm_research.cli.data_batches import show_batches
+
+        show_batches(_console(), config, datasets[0], flags.FLAGS.split, flags.FLAGS.num)
 
 
-def _show_text(dataset: TextDataset) -> None:
-    """Prints the sizes of the splits and the beginnings of documents."""
+def _show_examples(dataset: Dataset) -> None:
+    """Prints the sizes of the splits and the beginnings of examples."""
     console = _console()
-    table = Table("split", "documents", "characters")
-    for split in SPLITS:
-        documents = dataset.documents(split)
-        table.add_row(split, f"{len(documents):,}", f"{sum(map(len, documents)):,}")
+    rows = {split: _sizes(dataset, split) for split in SPLITS}
+    table = Table("split", *rows["train"])
+    for split, sizes in rows.items():
+        table.add_row(split, *sizes.values())
     console.print(dataset.describe(), markup=False, highlight=False)
-    console.print(table)
-    for index, document in enumerate(dataset.documents(flags.FLAGS.split)[: flags.FLAGS.num]):
-        _print_example(console, f"{flags.FLAGS.split}, document {index}", document[:300])
-
-
-def _show_batches(dataset: TextDataset, config: Any) -> None:
-    """Prints the tokens and windows of the splits, and rows of the first batch, exactly as training gets them."""
-    # Imported here, not above: listing and preparing must not wait for JAX.
-    from lstm_research.training.experiment import Experiment
-
-    task = Experiment.from_config(config).task
-    windows = {"train": task.train_batches(config.seed), **{split: task.eval_batches(split) for split in SPLITS[1:]}}
-    table = Table("split", "documents", "characters", "tokens", "unknown", "batch × window", "windows")
-    for split in SPLITS:
-        texts, cut = dataset.documents(split), windows[split]
-        tokens = cut.stream.tokens
-        count = f"{cut.windows_per_epoch:,} an epoch" if split == "train" else f"{len(cut):,}"
-        unseen = f"{100 * task.vocabulary.count_unknown(tokens) / len(tokens):.2f} %"
-        size = f"{cut.batch_size} × {cut.unroll_length}"
-        characters = f"{sum(map(len, texts)):,}"
-        table.add_row(split, f"{len(texts):,}", characters, f"{len(tokens):,}", unseen, size, count)
-    console = _console()
-    console.print(dataset.describe(), markup=False, highlight=False)
-    console.print(f"vocabulary: {len(task.vocabulary):,} {task.vocabulary.kind}", highlight=False)
     console.print(table)
     split = flags.FLAGS.split
-    batch = windows[split][0]
-    for row in range(min(flags.FLAGS.num, len(batch["inputs"]))):
-        title = f"{split}, batch 0, row {row}, the inputs of {int(batch['weights'][row].sum())} counted targets"
-        _print_example(console, title, task.vocabulary.decode(batch["inputs"][row]))
+    for index, (title, text) in enumerate(_examples(dataset, split)[: flags.FLAGS.num]):
+        console.rule(Text(f"{split}, {title} {index}"), align="left")
+        console.print(text, markup=False, highlight=False, emoji=False)
 
 
-def _print_example(console: Console, title: str, text: str) -> None:
-    console.rule(Text(title), align="left")
-    console.print(text, markup=False, highlight=False, emoji=False)
+def _sizes(dataset: Any, split: str) -> dict[str, str]:
+    """Returns the sizes of a split, in words, by what is counted."""
+    counts: dict[str, int] = {}
+    if isinstance(dataset, LabelledDataset):
+        examples = dataset.examples(split)
+        counts = {"texts": len(examples), "characters": sum(len(text) for text, _ in examples)}
+        if dataset.labels is not None:
+            numbers = collections.Counter(label for _, label in examples)
+            counts |= {f"labelled {label}": numbers[index] for index, label in enumerate(dataset.labels)}
+    elif isinstance(dataset, ParallelDataset):
+        pairs = dataset.examples(split)
+        counts = {"sentences": len(pairs), "translations": sum(len(references) for _, references in pairs)}
+        counts["characters"] = sum(len(source) + sum(map(len, references)) for source, references in pairs)
+    else:
+        documents = dataset.documents(split)
+        counts = {"documents": len(documents), "characters": sum(map(len, documents))}
+    return {what: f"{count:,}" for what, count in counts.items()}
+
+
+def _examples(dataset: Any, split: str) -> list[tuple[str, str]]:
+    """Returns what an example is called and its beginning, of all examples of a split."""
+    if isinstance(dataset, LabelledDataset):
+        labels = dataset.labels
+        return [
+            (f"{label if labels is None else labels[int(label)]}: text", text[:300])
+            for text, label in dataset.examples(split)
+        ]
+    if isinstance(dataset, ParallelDataset):
+        pairs = dataset.examples(split)
+        return [("sentence", "\n".join([source, *(f"→ {text}" for text in texts)])) for source, texts in pairs]
+    return [("document", document[:300]) for document in dataset.documents(split)]
 
 
 def _config() -> ConfigDict | None:
@@ -133,26 +148,21 @@ def _config() -> ConfigDict | None:
     return read_config()[0] if flags.FLAGS["config"].present else None
 
 
-def _dataset_specs(names: list[str], config: ConfigDict | None) -> list[dict[str, Any]]:
-    """Returns the dataset configs that the command line names, by `NAME:PART` or by its config."""
+def _datasets(names: list[str], config: ConfigDict | None) -> list[Any]:
+    """Returns the datasets that the command line names, by `NAME:PART` or by its config."""
     if bool(names) == (config is not None):
         raise UserError("data: name a dataset (as in: data prepare shakespeare:tiny) or give --config, one of the two")
-    if config is not None:
-        if "dataset" not in config:
-            raise UserError("config key 'dataset' is missing")
-        return [config.to_dict()["dataset"]]
-    specs = []
-    for name in names:
-        dataset, _, part = name.partition(":")
-        if dataset not in DATASETS:
-            raise unknown("dataset", dataset, DATASETS)
-        if dataset not in {entry.name for entry in CATALOGUE}:
-            raise UserError(f"dataset {dataset!r} consists of your own files; name them in a config and give --config")
-        parts = [entry.part for entry in CATALOGUE if entry.name == dataset]
-        if part and part not in parts:
-            raise unknown(f"part of dataset {dataset!r}:", part, parts)
-        specs.append({"name": dataset, "part": part or parts[0]})
-    return specs
+    if config is None:
+        specs = [spec_of(name) for name in names]
+    else:
+        for key in ("dataset", "task"):
+            if key not in config:
+                raise UserError(f"config key {key!r} is missing")
+        specs = [(config.task.get("name"), config.to_dict()["dataset"])]
+    for task, _ in specs:
+        if task not in TABLES:
+            raise unknown("task.name", task, TABLES)
+    return [build(TABLES[task], spec, where="dataset") for task, spec in specs]
 
 
 def _console() -> Console:

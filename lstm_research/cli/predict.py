@@ -1,46 +1,61 @@
-"""`lstm-research predict`: lets a run predict. A language model continues a prompt.
+"""`lstm-research predict`: lets a run predict; what that is depends on its task.
+
+A language model continues a prompt:
 
 lstm-research predict --workdir=runs/char_lm --prompt="ROMEO:" --length=500 --temperature=0.8
+
+A classifier gives the labels of texts, a translation model translates lines:
+
+lstm-research predict --workdir=runs/sentiment --text="a masterpiece"
+lstm-research predict --workdir=runs/sentiment --input=reviews.csv --output=labels.csv
+lstm-research predict --workdir=runs/translation --input=english.txt --output=french.txt
 """
+
+from types import ModuleType
+from typing import Any
 
 from absl import flags
 
-from lstm_research.cli import run_flags
+from lstm_research.cli import predict_classification, predict_language_model, predict_translation, run_flags
+from lstm_research.common.errors import UserError
+
+PREDICTORS: dict[str, ModuleType] = {
+    "language_modelling": predict_language_model,
+    "text_classification": predict_classification,
+    "translation": predict_translation,
+}
+"""What predicts, by the name of the task."""
 
 
 def define_flags() -> None:
-    """Defines the flags of this command."""
+    """Defines the flags of this command: what several tasks share, then what only one has."""
     run_flags.define_flags()
-    flags.DEFINE_string("prompt", "\n", "The text to continue.")
-    flags.DEFINE_integer("length", 500, "How many symbols (characters or words) to write.", lower_bound=1)
+    flags.DEFINE_string("text", None, "One text to read, instead of --input.")
+    flags.DEFINE_string("input", None, "A file to read, or - for standard input.")
+    flags.DEFINE_string("output", None, "The file to write; standard output if left out.")
     flags.DEFINE_float("temperature", 1.0, "Divides the logits; 0 always takes the most likely symbol.")
     flags.DEFINE_integer("top_k", None, "Draw only from the k most likely symbols.")
     flags.DEFINE_float("top_p", 1.0, "Draw only from the most likely symbols that together reach this probability.")
-    flags.DEFINE_integer("num_samples", 1, "How many texts to write.", lower_bound=1)
     same = "Of the draws: the same seed writes the same text."
     flags.DEFINE_integer("seed", 0, same, lower_bound=0, upper_bound=2**32 - 1)
+    for module in PREDICTORS.values():
+        module.define_flags()
 
 
 def main(argv: list[str]) -> None:
-    """Prints the prompt and, as it is written, its continuation; several samples one after the other."""
-    FLAGS = flags.FLAGS
+    """Predicts with the run's own task."""
     trained = run_flags.load(argv)
-    from lstm_research.decoding.sampling import Sampler
+    module = PREDICTORS[trained.config.task.name]
+    _refuse_foreign_flags(module, trained.config.task.name)
+    module.main(trained)
 
-    pieces = trained.task.generate(
-        trained.params,
-        FLAGS.prompt,
-        length=FLAGS.length,
-        num_samples=FLAGS.num_samples,
-        sampler=Sampler(FLAGS.temperature, FLAGS.top_k, FLAGS.top_p),
-        seed=FLAGS.seed,
-    )
-    if FLAGS.num_samples == 1:
-        for index, (piece,) in enumerate(pieces):
-            # The prompt is shown only once the model has accepted it.
-            print(piece if index else FLAGS.prompt + piece, end="", flush=True)
-        print()
-        return
-    texts = ["".join(parts) for parts in zip(*pieces, strict=True)]
-    for index, text in enumerate(texts, 1):
-        print(f"--- sample {index} of {len(texts)} ---\n{FLAGS.prompt}{text}")
+
+def _refuse_foreign_flags(module: Any, task: str) -> None:
+    """Raises a `UserError` for a flag that was given and that this task does not read."""
+    own = {module.__name__, run_flags.__name__}
+    for name in flags.FLAGS:
+        defined = str(flags.FLAGS.find_module_defining_flag(name))
+        if not defined.startswith("lstm_research.cli.predict") or not flags.FLAGS[name].present or defined in own:
+            continue
+        if defined != __name__ or name not in module.SHARED_FLAGS:
+            raise UserError(f"--{name} means nothing to the task {task!r} of this run; leave it out")

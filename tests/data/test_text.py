@@ -6,7 +6,9 @@ import pytest
 
 from lstm_research.common.build import build
 from lstm_research.common.errors import UserError
-from lstm_research.data.text import DATASETS, SPLITS, TextFile, TextFiles
+from lstm_research.data.dataset import SPLITS
+from lstm_research.data.text import DATASETS, TextFile, TextFiles
+from lstm_research.data.vocabulary import VOCABULARIES
 
 
 @pytest.fixture
@@ -56,6 +58,21 @@ def test_one_file_is_cut_in_order_without_loss(tmp_path: Path, fractions: tuple[
     parts = [dataset.documents(split)[0] for split in SPLITS]
     assert "".join(parts) == text
     assert [len(part) for part in parts] == pytest.approx([1003 * fraction for fraction in fractions], abs=1)
+
+
+def test_a_file_of_any_bytes_is_cut_at_exact_bytes(tmp_path: Path) -> None:
+    data = "é".encode() * 250 + bytes(range(256)) * 2 + "\ufeff".encode()
+    path = tmp_path / "bytes"
+    path.write_bytes(data)
+    dataset = build(DATASETS, {"name": "text_file", "path": str(path), "unit": "bytes"}, where="dataset")
+    vocabulary = build(VOCABULARIES, {"name": "bytes"}, where="vocabulary").fit(dataset.documents("train"))
+    parts = [bytes(vocabulary.encode(dataset.documents(split)[0]).tolist()) for split in SPLITS]
+    assert b"".join(parts) == data
+    cuts = [round(len(data) * fraction) for fraction in (0.9, 0.95)]
+    assert parts == [data[: cuts[0]], data[cuts[0] : cuts[1]], data[cuts[1] :]]
+    assert len(dataset.fingerprint()) == 64
+    with pytest.raises(UserError, match="is not UTF-8"):
+        TextFile(path=str(path)).documents("train")
 
 
 @pytest.mark.parametrize("fractions", [(0.9, 0.05, 0.06), (1.0, 0.0, 0.0), (0.9, 0.2, -0.1)])

@@ -52,7 +52,7 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(options, seed):
 
 
 @penalties
-@pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("beam_size", [1, 2, 5])
 def test_a_narrow_beam_is_the_plain_search_that_runs_to_the_limit(options, beam_size):
     searched = 0
     for seed in range(4):
@@ -128,9 +128,10 @@ def test_a_continuation_by_the_end_symbol_counts_among_the_first_of_the_beam_onl
     assert read(decode(BeamSearch(beam_size=3, **LIMIT), toy), 0)[0][0] == ()
 
 
+@pytest.mark.parametrize("probability", [0.5, 0.4])
 @pytest.mark.parametrize(("options", "expected"), [({}, 1), ({"length_penalty": "average", "alpha": 1.0}, 4)])
-def test_the_search_ends_as_soon_as_nothing_better_can_come(options, expected):
-    """Counts the steps; the first hypothesis has probability 0.5, all others less, but more for each symbol."""
+def test_the_search_ends_as_soon_as_nothing_better_can_come(options, expected, probability):
+    """Counts the steps. To end at once has probability 0.5, or the 0.4 of another symbol, and nothing has more."""
     counted = []
 
     def step(params, state, tokens):
@@ -139,17 +140,15 @@ def test_the_search_ends_as_soon_as_nothing_better_can_come(options, expected):
         toy_state, *rest = toy_models.step(params, toy_state, tokens)
         return ({**toy_state, "t": state["t"] + 1}, *rest)
 
-    toy = chain([0.3, 0.2, 0.5], [0.6, 0.3, 0.1], [0.6, 0.3, 0.1])
+    toy = chain([0.4, 0.6 - probability, probability], [0.6, 0.3, 0.1])
     params, state, mask, keys = arguments(toy)
     decoder = BeamSearch(beam_size=3, max_length_ratio=0.0, max_length_offset=3, **options)
     jax.block_until_ready(decoder.make(step, toy.end)(params, {**state, "t": jnp.zeros(1, jnp.int32)}, mask, keys))
     jax.effects_barrier()
     assert len(counted) == expected
-    if expected == 4:  # to the limit: at 0.5 for one symbol, a hypothesis of 4 may come to more
-        assert np.log(0.3) / 4 > np.log(0.5)
 
 
-@penalties
+@pytest.mark.parametrize("options", [PENALTIES[name] for name in ("none", "all", "bigrams")])
 def test_neither_order_nor_company_in_the_batch_counts(options):
     toy = make_toy(1, V=4, limit=6, lengths=(3, 1, 4, 4, 2, 0))
     decoder = BeamSearch(beam_size=4, num_best=3, **options, max_length_ratio=0.5, max_length_offset=4)

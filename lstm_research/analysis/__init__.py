@@ -1,0 +1,1 @@
+"""Floor 7: pictures and pages of what models do."""

@@ -1,0 +1,187 @@
+"""`lstm-research predict` for a translation run: translates lines, and draws where the model looked.
+
+lstm-research predict --workdir=runs/en_fr --text="How are you?" --attention_plot=attention.png
+lstm-research predict --workdir=runs/en_fr --input=test.en --output=test.fr --beam_size=10 --num_best=3
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from lstm_research.common.errors import UserError, unknown
+
+SHARED_FLAGS = ("text", "input", "output", "temperature", "top_k", "top_p", "seed")
+"""The flags of `predict` that this task reads."""
+
+OPTIONS = (
+    "beam_size",
+    "num_best",
+    "length_penalty",
+    "alpha",
+    "coverage_penalty",
+    "no_repeat_ngram",
+    "temperature",
+    "top_k",
+    "top_p",
+)
+"""Flags that set a key of the decoder; which one has which, the decoders say."""
+
+MAX_PANELS = 30
+"""Sentences that one file of attention plots shows."""
+
+
+def define_flags() -> None:
+    """Defines the flags of this command that no other task has."""
+    flags.DEFINE_string("decoder", None, "greedy, beam or sample; without it, the decoder of the run's config.")
+    flags.DEFINE_integer("beam_size", None, "Live hypotheses of the beam search.", lower_bound=1)
+    flags.DEFINE_integer(
+        "num_best", None, "Write this many translations of a line, each as line number, score, text.", lower_bound=1
+    )
+    flags.DEFINE_string("length_penalty", None, "Of the beam search: none, wu or average.")
+    flags.DEFINE_float("alpha", None, "Strength of the length penalty.", lower_bound=0.0)
+    flags.DEFINE_float("coverage_penalty", None, "Of the beam search, for models with attention.", lower_bound=0.0)
+    flags.DEFINE_integer("no_repeat_ngram", None, "The beam search repeats no n symbols in a row.", lower_bound=1)
+    flags.DEFINE_list("ensemble", [], "Further runs to translate together with: WORKDIR or WORKDIR@CHECKPOINT, ...")
+    flags.DEFINE_string(
+        "attention_plot", None, "Draws attention: all lines into one file (.png, .svg, .pdf), or one each to a folder."
+    )
+
+
+def main(trained: Any) -> None:
+    """Writes one translation a line; an empty line for an empty line."""
+    FLAGS = flags.FLAGS
+    lines = _read_lines()
+    decoder = _decoder(trained.task.decoder)
+    plots = _plot_paths(FLAGS.attention_plot, lines)
+    members = [_member(entry, trained) for entry in FLAGS.ensemble]
+    params = (trained.params, *members) if members else trained.params
+    found = trained.task.translate(params, lines, decoder=decoder, seed=FLAGS.seed)
+    if plots:
+        _plot(plots, found)
+    if FLAGS.num_best is None:
+        written = [_one_line(translations[0].text) for translations in found]
+    else:
+        written = [
+            f"{number}\t{each.score:.6f}\t{_one_line(each.text)}"
+            for number, translations in enumerate(found, 1)
+            for each in translations
+        ]
+    text = "".join(line + "\n" for line in written)
+    if FLAGS.output is None:
+        print(text, end="")
+    else:
+        from lstm_research.training.files import write_atomically
+
+        write_atomically(Path(FLAGS.output), text)
+
+
+def _read_lines() -> list[str]:
+    """Returns the lines that the flags name, empty ones too."""
+    FLAGS = flags.FLAGS
+    piped = sys.stdin is not None and not sys.stdin.isatty()
+    if FLAGS.text is not None and FLAGS.input is not None:
+        raise UserError("--text and --input are two inputs; leave one of them out")
+    if FLAGS.text is not None:
+        return FLAGS.text.split("\n")
+    if FLAGS.input is None and not piped:
+        raise UserError("give what to translate: --text=TEXT, --input=FILE, or lines on the standard input")
+    if FLAGS.input not in (None, "-"):
+        from lstm_research.data.text_files import read_lines
+
+        return read_lines(FLAGS.input, "--input")
+    try:
+        lines = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"the standard input is not UTF-8 (byte {error.start}); convert it to UTF-8") from error
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
+def _decoder(configured: Any) -> Any:
+    """Returns the decoder of the run, or that of `--decoder`, with what the flags set."""
+    FLAGS = flags.FLAGS
+    from lstm_research.decoding import DECODERS
+
+    if FLAGS.decoder is not None and FLAGS.decoder not in DECODERS:
+        raise unknown("--decoder", FLAGS.decoder, DECODERS)
+    wanted = type(configured) if FLAGS.decoder is None else DECODERS[FLAGS.decoder]
+    decoder = configured if isinstance(configured, wanted) else wanted()
+    valid = {field.name for field in dataclasses.fields(decoder)}
+    given = {name: FLAGS[name].value for name in OPTIONS if FLAGS[name].present}
+    for name in given:
+        if name not in valid:
+            (kind,) = (kind for kind, each in DECODERS.items() if each is wanted)
+            having = " or ".join(f"--decoder={kind}" for kind, each in DECODERS.items() if hasattr(each, name))
+            raise UserError(f"--{name} is no option of the decoder {kind!r}; leave it out, or use {having}")
+    if "length_penalty" in given:
+        given.setdefault("alpha", None)  # what the config says is of another penalty
+    return dataclasses.replace(decoder, **given)
+
+
+def _member(entry: str, trained: Any) -> Any:
+    """Returns the weights of a further run.
+
+    Raises:
+      UserError: it has another model or vocabulary.
+    """
+    from lstm_research.training.trained_run import TrainedRun
+
+    workdir, _, checkpoint = entry.partition("@")
+    other = TrainedRun.load(workdir, checkpoint or "best")
+    if other.config.model.to_dict() != trained.config.model.to_dict():
+        raise UserError(f"--ensemble={entry}: not the model of {flags.FLAGS.workdir}; its section model must be equal")
+    for name in {*trained.files, *other.files} - {"dataset.json"}:
+        if other.files.get(name) != trained.files.get(name):
+            raise UserError(
+                f"--ensemble={entry}: its {name} is not that of {flags.FLAGS.workdir}; "
+                "only runs over the same vocabulary can translate together"
+            )
+    return other.params
+
+
+def _plot_paths(where: str | None, lines: list[str]) -> dict[Path, list[int]]:
+    """Returns the files to draw and the lines that each of them shows; empty ones are in none.
+
+    Raises:
+      UserError: a file of another kind, or more lines than one file can show.
+    """
+    if where is None:
+        return {}
+    from lstm_research.analysis.attention_plot import SUFFIXES
+
+    path, filled = Path(where), [index for index, line in enumerate(lines) if line.strip()]
+    if path.is_dir() or not path.suffix:
+        return {path / f"line_{index + 1:0{len(str(len(lines)))}}.png": [index] for index in filled}
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--attention_plot={where}: give a name that ends in {', '.join(SUFFIXES)}, or a folder")
+    if len(filled) > MAX_PANELS:
+        raise UserError(
+            f"--attention_plot={where}: {len(filled)} lines are too many for one file (at most {MAX_PANELS}); "
+            "give a folder, for a file each"
+        )
+    return {path: filled}
+
+
+def _plot(plots: dict[Path, list[int]], found: list[list[Any]]) -> None:
+    """Draws the attention of the best translation of each line."""
+    from lstm_research.analysis.attention_plot import AttentionMap, save_attention
+
+    for path, indices in plots.items():
+        maps = []
+        for index in indices:
+            best = found[index][0]
+            if best.pieces and best.attention is None:
+                raise UserError(
+                    f"--attention_plot: the model in {flags.FLAGS.workdir} has no attention to draw; leave the flag out"
+                )
+            if best.pieces:
+                maps.append(AttentionMap(best.source_pieces, best.pieces, best.attention, str(index + 1)))
+        if maps:
+            save_attention(maps, path)
+
+
+def _one_line(text: str) -> str:
+    """Returns a translation as the one line that its reader counts on."""
+    return " ".join(text.splitlines())
