@@ -16,12 +16,12 @@ import jax
 import jaxtyping
 import numpy as np
 import pytest
-from knobs import language_modelling
-from knobs.files import write_files
+from knobs import files, language_modelling, text_classification, translation
 from knobs.table import Config, Refused
 
 from lstm_research.common.errors import UserError
-from lstm_research.data import shakespeare
+from lstm_research.data import labelled_text, parallel_text
+from lstm_research.data.prepared import PreparedDataset
 from lstm_research.models.layers import DropoutRates
 from lstm_research.tasks import TASKS
 from lstm_research.training.evaluation import Evaluator
@@ -30,7 +30,11 @@ from lstm_research.training.loop import run
 from lstm_research.training.metrics import read_metrics
 from lstm_research.training.optimizers import OPTIMIZERS, make_optimizer
 
-TABLES = {"language_modelling": language_modelling.TABLE}
+TABLES = {
+    "language_modelling": language_modelling.TABLE,
+    "text_classification": text_classification.TABLE,
+    "translation": translation.TABLE,
+}
 # Which keys are seen in the files of a whole run only.
 ONLY_IN_RUN = ("training.", "optimizer.schedule[plateau].")
 
@@ -114,9 +118,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A folder, the current one, with texts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("knobs"))
-        write_files()
-        plays = {"tiny": "to be or not to be, that is it\n" * 3, "all": "or not to be, to be that is it\n" * 3}
-        patch.setattr(shakespeare, "load", lambda part, split: [shakespeare.Document(part, plays[part])])
+        files.write_files()
+        patch.setattr(PreparedDataset, "load", files.load)
+        for module in (labelled_text, parallel_text):
+            patch.setattr(module, "TFDSReader", files.TFDSReader)
         before = jaxtyping.config.jaxtyping_disable
         jaxtyping.config.update("jaxtyping_disable", True)
         yield
@@ -188,8 +193,11 @@ def steps(experiment: Experiment) -> Any:
 
 @observed
 def evaluated(experiment: Experiment) -> Any:
-    """What an evaluation of the first weights on the test split gives."""
-    return Evaluator(experiment.task).evaluate(experiment.init_state().params, "test")
+    """What an evaluation of the first weights gives, and what they predict."""
+    params, evaluator = experiment.init_state().params, Evaluator(experiment.task)
+    metrics = [evaluator.evaluate(params, split) for split in ("valid", "test")]
+    translate = getattr(experiment.task, "translate", lambda params, lines: None)
+    return metrics, str(translate(params, ["to be", "not"]))
 
 
 @observed

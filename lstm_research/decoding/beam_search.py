@@ -48,7 +48,8 @@ class BeamSearch(LengthLimit):
     gives what it would give if it ran to the limit.
 
     Equal numbers: the hypothesis that is finished earlier, then the higher rank of what is continued, then the lower
-    number of the symbol, comes first. With `beam_size=1` and no penalty this is greedy decoding.
+    number of the symbol, comes first. With `beam_size=1` and no penalty this is greedy decoding (but where the sum so
+    far rounds two unequal symbols to equal ones).
 
     Attributes:
       beam_size: K, the number of live hypotheses.
@@ -166,8 +167,9 @@ def _search(
         if options.no_repeat_ngram is not None:
             allowed &= ~_repeats(live.tokens, t, V, options.no_repeat_ngram)
         continued = jnp.where(allowed, live.log_probs[:, :, None] + log_probs, -jnp.inf).reshape(B, K * V)
-        # Of the first 2 K at most K end, so K others are among them.
-        ranked, index = jax.lax.top_k(continued, min(2 * K, K * V))
+        # Of the first 2 K at most K end, so K others are among them. Without the barrier XLA moves the slices below
+        # into it and then sorts all K V on a CPU, which takes a hundred times as long.
+        ranked, index = jax.lax.optimization_barrier(jax.lax.top_k(continued, min(2 * K, K * V)))
         row, token = index // V, index % V
         ends = token == end_id
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from knobs.table import DROPOUT, IN_DROPOUT, Config, Refused, Table, rows, without
+from knobs.table import DROPOUT, IN_DROPOUT, TRAINING, Config, Refused, Table, rows, without
 from lstm_research.data.text import DATASETS
 from lstm_research.data.vocabulary import VOCABULARIES
 from lstm_research.models.cells import CELLS
@@ -22,13 +22,15 @@ BASE: Config = {
         "num_layers": 1,
         "dropout": {},
     },
-    "optimizer": {"name": "sgd", "learning_rate": 0.1, "schedule": {"name": "constant"}},
-    "training": {"num_steps": 4, "log_every": 1, "eval_every": 2, "checkpoint_every": 2, "keep_checkpoints": 3},
+    **TRAINING,
 }
 CONTEXT: dict[str, Config] = {
     "dataset[shakespeare]": {"dataset": {"name": "shakespeare"}},
     "dataset[text_file]": {"dataset": {"name": "text_file", "path": "train.txt"}},
+    "dataset[text_file].unit": {"dataset": {"name": "text_file", "path": "accents.txt"}},
+    "dataset[imdb_reviews]": {"dataset": {"name": "imdb_reviews"}},
     "vocabulary[words]": {"vocabulary": {"name": "words"}},
+    "vocabulary[subwords]": {"vocabulary": {"name": "subwords", "size": 18}},
     "model[language_model].highway": {"model.num_layers": 2},
     "model[language_model].residual": {"model.num_layers": 2},
     "model[language_model].skip": {"model.num_layers": 2},
@@ -64,12 +66,16 @@ KNOBS: dict[str, Any] = {
     **rows("training.", {"accumulation_steps": 2, "average_decay": 0.5, "average_patience": 1}),
     "training.init_from": Refused("runs/none"),  # what it takes over: tests/tasks/test_warm_start.py
     **rows("dataset[text_files].", {"train": "other.txt", "valid": "other.txt", "test": "other.txt"}),
-    **rows("dataset[text_file].", {"path": "other.txt", "fractions": (0.6, 0.2, 0.2)}),
+    **rows("dataset[text_file].", {"path": "other.txt", "fractions": (0.6, 0.2, 0.2), "unit": "bytes"}),
+    "dataset[imdb_reviews].max_documents": 1,
     "dataset[shakespeare].part": "all",
     "dataset.name": {"name": "shakespeare"},
     "vocabulary.name": {"name": "words"},
     "vocabulary[characters].unknown": "replace",
     **rows("vocabulary[words].", {"min_count": 4, "max_size": 5, "lower_case": True, "unknown": "error"}),
+    "vocabulary[words].tokenizer": "punctuation",
+    **rows("vocabulary[subwords].", {"size": 17, "model_type": "bpe", "character_coverage": 0.99}),
+    **rows("vocabulary[subwords].", {"lower_case": True, "unknown": "error"}),
     "task.name": Refused("another_task"),
     **rows("task[language_modelling].", {"batch_size": 2, "unroll_length": 3, "eval_batch_size": 3, "reset_rate": 1.0}),
     "model.name": Refused("another_model"),

@@ -51,3 +51,7 @@ IN_DROPOUT: dict[str, Config] = {
     "model.dropout.layer_rate": {"model.num_layers": 2},
     "model.dropout.locked": {"model.dropout.input_rate": 0.5},
 }
+TRAINING: Config = {
+    "optimizer": {"name": "sgd", "learning_rate": 0.1, "schedule": {"name": "constant"}},
+    "training": {"num_steps": 4, "log_every": 1, "eval_every": 2, "checkpoint_every": 2, "keep_checkpoints": 3},
+}
