@@ -20,15 +20,15 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lstm_research.data.vocabulary import VOCABULARIES
+from lstm_research.data.vocabulary import Bytes, Characters, Subwords, Words
+from lstm_research.tasks import TASKS
+from lstm_research.tasks.text_classification import Labels
 from lstm_research.training.experiment import Experiment
 from lstm_research.training.loop import run
 from lstm_research.training.metrics import read_metrics
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 GOLDEN = Path(__file__).parent / "golden"
-# Stand in for the number of symbols, which the data decides: primes, so that no other size is mistaken for it.
-VOCABULARY_SIZES = {"characters": 67, "words": 9973}
 
 
 @functools.cache
@@ -57,23 +57,78 @@ def get_config(name: str, variant: str) -> ConfigDict:
     return get(variant) if variant else get()
 
 
+def vocabulary_size(config: ConfigDict) -> int:
+    """Stands in for the number of symbols, which the data decides: mostly a prime, so that no other size is like it."""
+    return {"characters": 67, "words": 9973, "subwords": 1999, "bytes": 256}[config.vocabulary.name]
+
+
+def make_vocabulary(config: ConfigDict) -> bytes:
+    """Returns a vocabulary of that size, as a run stores it."""
+    name, size = config.vocabulary.name, vocabulary_size(config)
+    symbols = list(map(chr, range(0x4E00, 0x4E00 + size)))
+    vocabulary: Any
+    if name == "words":
+        vocabulary = Words().fit([" ".join(symbols[:-2])])  # <unk> and <eos> come on top
+    elif name == "characters":
+        vocabulary = Characters().fit(["".join(symbols)])
+    elif name == "subwords":  # the pieces are as many characters, which all occur
+        text = "\n".join(" ".join(symbols[i] + symbols[i + 1] for i in range(j, j + 3)) for j in range(size - 400))
+        vocabulary = Subwords(size=size, character_coverage=1.0).fit([text])
+    else:
+        vocabulary = Bytes().fit([""])
+    assert len(vocabulary) == size
+    return vocabulary.to_json().encode()
+
+
+def stored_files(config: ConfigDict) -> dict[str, bytes]:
+    """Returns what stands for the files that a run of this config stores."""
+    files = dict.fromkeys(TASKS[config.task.name].file_names, make_vocabulary(config)) | {"dataset.json": b"{}"}
+    if config.task.name == "text_classification":
+        scores = config.dataset.get("target") == "score"
+        files["labels.json"] = Labels(None if scores else ("negative", "positive")).to_json().encode()
+    return files
+
+
+def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a training batch, the longest there is."""
+    task = config.task
+    B, T = task.batch_size, task.get("max_length", task.get("unroll_length"))
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "language_modelling": {
+            "inputs": ((B, T), np.int32),
+            "targets": ((B, T), np.int32),
+            "resets": ((B, T), np.bool_),
+            "weights": ((B, T), np.float32),
+        },
+        "text_classification": {
+            "tokens": ((B, T), np.int32),
+            "lengths": ((B,), np.int32),
+            "labels": ((B,), np.float32 if config.dataset.get("target") == "score" else np.int32),
+            "weights": ((B,), np.float32),
+        },
+        "translation": {
+            "source": ((B, T), np.int32),
+            "source_lengths": ((B,), np.int32),
+            "inputs": ((B, T), np.int32),
+            "targets": ((B, T), np.int32),
+            "weights": ((B, T), np.float32),
+        },
+    }[task.name]
+    if task.get("unroll_deviation") is not None:
+        shapes["lengths"] = ((B,), np.int32)
+    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
+
+
 def abstract(config: ConfigDict) -> tuple[Experiment, Any]:
     """Builds an experiment at full size without data, and its state without arrays."""
-    size = VOCABULARY_SIZES[config.vocabulary.name]
-    text = "".join(map(chr, range(0x4E00, 0x4E00 + size)))
-    if config.vocabulary.name == "words":
-        text = " ".join(text[:-2])  # <unk> and <eos> come on top
-    vocabulary = VOCABULARIES[config.vocabulary.name]().fit([text])
-    assert len(vocabulary) == size
-    files = {"vocabulary.json": vocabulary.to_json().encode(), "dataset.json": b"{}"}
-    experiment = Experiment.from_config(config, files=files)
+    experiment = Experiment.from_config(config, files=stored_files(config))
     return experiment, jax.eval_shape(experiment.init_state)
 
 
 @each_recipe
 def test_golden(name: str, variant: str) -> None:
     config = get_config(name, variant)
-    size = VOCABULARY_SIZES[config.vocabulary.name]
+    size = vocabulary_size(config)
     params = abstract(config)[1].params
     shapes = {
         jax.tree_util.keystr(path, simple=True, separator="."): " ".join(
@@ -99,17 +154,51 @@ def test_no_golden_file_is_left_over() -> None:
 def test_train_step_lowers_for_accelerators(name: str, variant: str) -> None:
     config = get_config(name, variant)
     experiment, state = abstract(config)
-    shape = (config.task.batch_size, config.task.unroll_length)
-    dtypes = {"inputs": np.int32, "targets": np.int32, "resets": np.bool_, "weights": np.float32}
-    batch = {key: jax.ShapeDtypeStruct(shape, dtype) for key, dtype in dtypes.items()}
-    exported = jax.export.export(experiment.train_step, platforms=("tpu", "cuda"))(state, batch)
+    exported = jax.export.export(experiment.train_step, platforms=("tpu", "cuda"))(state, batch_shapes(config))
     assert exported.platforms == ("tpu", "cuda")
     # The state that comes out is of the kind that went in.
     new_state, metrics = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(new_state)] == [
         (leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)
     ]
-    assert {"loss", "accuracy", "gradient_norm", "learning_rate"} <= metrics.keys()
+    assert {"loss", "gradient_norm", "learning_rate"} <= metrics.keys()
+
+
+SENTENCES = "To be or not to be,\nthat is the question.\n"
+
+
+def shrink(config: ConfigDict) -> None:
+    """Makes the recipe small, and takes its data from files that this writes to the current folder."""
+    config.training.update(num_steps=2, init_from=None)
+    config.task.update(batch_size=4)
+    model = config.model
+    with model.ignore_type(), model.cell.ignore_type(), model.unlocked():
+        if "num_params" in model:
+            model.num_params = 20_000
+        else:
+            model.embedding_size = 16
+            model.cell.hidden_size = 16
+        if "last_hidden_size" in model:
+            model.last_hidden_size = 16
+        if "latent_size" in model.get("softmax", {}):
+            model.softmax.latent_size = 16
+    if config.vocabulary.name == "subwords":
+        config.vocabulary.size = 20
+    for split in ("train", "valid", "test"):
+        Path(f"{split}.txt").write_text(SENTENCES * 4)
+    if config.task.name == "language_modelling":
+        config.task.unroll_length = 10 if config.task.get("unroll_deviation") else 8
+        config.dataset = {"name": "text_files", "train": "train.txt", "valid": "valid.txt", "test": "test.txt"}
+    elif config.task.name == "text_classification":
+        rows = [f"{text},{label}" for text, label in zip("abcdefgh", "01011010", strict=True)]
+        Path("train.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+        target = config.dataset.get("target", "classes")
+        config.dataset = {"name": "csv", **dict.fromkeys(("train", "valid", "test"), "train.csv"), "target": target}
+    else:
+        splits = ("train", "valid", "test")
+        config.dataset = {"name": "parallel_files"} | {
+            f"{split}_{side}": f"{split}.txt" for split in splits for side in ("source", "target")
+        }
 
 
 @each_recipe
@@ -118,17 +207,11 @@ def test_trains_two_steps(name: str, variant: str, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     config = get_config(name, variant)
     # Of the recipe all but the sizes that cost time, and the data where it would have to be fetched.
-    config.model.embedding_size = config.model.cell.hidden_size = 16
-    config.task.update(batch_size=4, unroll_length=8)
-    config.training.num_steps = 2
-    for split in ("train", "valid", "test"):
-        Path(f"{split}.txt").write_text("To be or not to be,\nthat is the question.\n" * 4)
-    if config.dataset.name not in ("text_files", "text_file"):
-        config.dataset = {"name": "text_files", "train": "train.txt", "valid": "valid.txt", "test": "test.txt"}
+    shrink(config)
     assert run(Experiment.from_config(config), tmp_path / "run") == 0
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [(line["step"], line["split"]) for line in lines] == [(2, "train"), (2, "valid"), (2, "test")]
-    assert all(0 < line["loss"] < 10 for line in lines)
+    assert all(0 < line["loss"] < 15 for line in lines)
 
 
 @each_recipe

@@ -2,13 +2,16 @@
 
 lstm-research evaluate --workdir=runs/char_lm --split=test
 lstm-research evaluate --workdir=runs/char_lm --checkpoint=latest --json
+lstm-research evaluate --workdir=runs/word_lm --neural_cache=500,0.3,0.1 --dynamic_evaluation=0.002,0.02
 """
 
 import json
+from typing import Any
 
 from absl import flags
 
 from lstm_research.cli import run_flags
+from lstm_research.common.errors import UserError
 
 
 def define_flags() -> None:
@@ -16,11 +19,25 @@ def define_flags() -> None:
     run_flags.define_flags()
     flags.DEFINE_string("split", "test", "The split to evaluate: train, valid or test.")
     flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
+    of_config = "Overrides task.{0} of the run's config; none leaves it out."
+    flags.DEFINE_string(
+        "neural_cache",
+        None,
+        "Of a language model: also its perplexity with a neural cache of WINDOW,THETA,MIXING. "
+        + of_config.format("neural_cache"),
+    )
+    flags.DEFINE_string(
+        "dynamic_evaluation",
+        None,
+        "Of a language model: also its perplexity with dynamic evaluation, LEARNING_RATE,DECAY. "
+        + of_config.format("dynamic_evaluation"),
+    )
 
 
 def main(argv: list[str]) -> None:
     """Evaluates a run."""
     trained = run_flags.load(argv)
+    _set_adaptations(trained)
     metrics = trained.evaluate(flags.FLAGS.split)
     if flags.FLAGS.json:
         print(json.dumps({"step": trained.step, "split": flags.FLAGS.split, **metrics}))
@@ -29,3 +46,35 @@ def main(argv: list[str]) -> None:
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"  {name:<{width}}  {value:.6g}")
+
+
+def _set_adaptations(trained: Any) -> None:
+    """Has the task of a language model adapt to the text as the flags say, on the split that is evaluated."""
+    FLAGS, task = flags.FLAGS, trained.task
+    values = {name: FLAGS[name].value for name in ("neural_cache", "dynamic_evaluation")}
+    given = {name: value for name, value in values.items() if value is not None}
+    if not hasattr(task, "adaptations"):
+        for name in given:
+            raise UserError(f"--{name} is for language models, which the run in {FLAGS.workdir} is not; leave it out")
+        return
+    from lstm_research.tasks.dynamic_evaluation import DynamicEvaluation
+    from lstm_research.tasks.neural_cache import NeuralCache
+
+    task.scored_splits = (FLAGS.split,)
+    kinds: dict[str, tuple[str, Any, dict[str, Any]]] = {
+        "neural_cache": ("perplexity_cache", NeuralCache, {"window": int, "theta": float, "mixing": float}),
+        "dynamic_evaluation": ("perplexity_dynamic", DynamicEvaluation, {"learning_rate": float, "decay": float}),
+    }
+    for name, text in given.items():
+        metric, kind, types = kinds[name]
+        section = None if text == "none" else {**(trained.config.task.get(name) or {}), **_numbers(name, text, types)}
+        task.adaptations[metric] = kind.from_config(section)
+
+
+def _numbers(name: str, text: str, types: dict[str, Any]) -> dict[str, Any]:
+    """Returns the numbers of a flag by the names that the config has for them."""
+    parts = text.split(",")
+    try:
+        return {key: number(part) for (key, number), part in zip(types.items(), parts, strict=True)}
+    except ValueError:
+        raise UserError(f"--{name}={text}: give {','.join(key.upper() for key in types)} as numbers, or none") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from lstm_research.cli.predict_input import read_input
 from lstm_research.common.errors import UserError
 
 SHARED_FLAGS = ("input", "output", "temperature", "top_k", "top_p", "seed")
@@ -16,7 +17,7 @@ SHARED_FLAGS = ("input", "output", "temperature", "top_k", "top_p", "seed")
 
 def define_flags() -> None:
     """Defines the flags of this command that no other task has."""
-    flags.DEFINE_string("prompt", None, "The text to continue; without it and --input, a new line.")
+    flags.DEFINE_string("prompt", None, "The text to continue, instead of --input; without both, a new line.")
     flags.DEFINE_integer("length", 500, "How many symbols (such as characters or words) to write.", lower_bound=1)
     flags.DEFINE_integer("num_samples", 1, "How many texts to write.", lower_bound=1)
 
@@ -59,6 +60,4 @@ def _read_prompt() -> str:
         return "\n" if FLAGS.prompt is None else FLAGS.prompt
     if FLAGS.prompt is not None:
         raise UserError("--prompt and --input (a file with the prompt) are two prompts; leave one of them out")
-    from lstm_research.data.text_files import read_text
-
-    return read_text(FLAGS.input, "--input")
+    return "\n".join(read_input())

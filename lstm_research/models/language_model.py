@@ -5,24 +5,26 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from flax import nnx
 
-from lstm_research.common.arrays import Array, Bool, Float, Int, PRNGKeyArray
+from lstm_research.common.arrays import Array, Bool, Float, Int, Params, PRNGKeyArray
 from lstm_research.common.errors import UserError
 from lstm_research.models.cells import Cell
 from lstm_research.models.layers import DropoutRates, Embedding, RecurrentStack
 from lstm_research.models.layers.dropout import split_key
+from lstm_research.models.layers.softmax import FullSoftmax, Softmax
 
 
 class LanguageModel(nnx.Module):
     """Predicts the next symbol from all symbols before it.
 
-        xs = embedding(tokens)        carry', ys = stack(xs, carry)        logits = ys W + b
+        xs = embedding(tokens)        carry', ys = stack(xs, carry)        p = softmax(ys W + b)
 
     Mikolov et al., "Recurrent Neural Network Based Language Model", 2010; Zaremba, Sutskever and Vinyals, "Recurrent
     Neural Network Regularization", 2014. Tied weights, W = embedding tableᵀ: Press and Wolf, "Using the Output
     Embedding to Improve Language Models", 2017.
 
     Parameters: `embedding.table` `[V, E]`, `stack.*` (see `RecurrentStack`), `output.kernel` `[H, V]` and
-    `output.bias` `[V]`; or, with tied weights, `output_bias` `[V]` alone.
+    `output.bias` `[V]`; or, with tied weights, `output_bias` `[V]` alone. Another `softmax` has other or further
+    parameters `output.*`.
     """
 
     def __init__(
@@ -32,11 +34,13 @@ class LanguageModel(nnx.Module):
         cell: Cell,
         embedding_size: int,
         num_layers: int = 1,
+        last_hidden_size: int | None = None,
         residual: bool = False,
         highway: bool = False,
         skip: bool = False,
         skip_output: bool = False,
         tied: bool = False,
+        softmax: Softmax | None = None,
         dropout: DropoutRates | None = None,
         dtype: Literal["float32", "bfloat16"] = "float32",
         param_dtype: Literal["float32", "bfloat16"] = "float32",
@@ -50,11 +54,13 @@ class LanguageModel(nnx.Module):
           cell: the cell of every recurrent layer.
           embedding_size: E.
           num_layers: L.
+          last_hidden_size: H of the last layer, if it is not that of the others.
           residual: adds to every layer's output its input, from the second layer on.
           highway: mixes the two by a gate instead.
           skip: every recurrent layer reads the embedding too.
           skip_output: the output layer reads all recurrent layers, and not only the last.
-          tied: the embedding table is also the output layer's weight; needs E = H.
+          tied: the embedding table is also the output layer's weight; needs E = H (of the last layer).
+          softmax: the output layer; None is the full softmax.
           dropout: rates of the dropout family.
           dtype: of the products in the recurrent layers; states, sums and logits are in float32.
           param_dtype: of the parameters.
@@ -62,7 +68,7 @@ class LanguageModel(nnx.Module):
           rngs: draws the parameters.
 
         Raises:
-          UserError: tied weights with different sizes.
+          UserError: tied weights with different sizes, or with a softmax that has several.
         """
         if embedding_size < 1:
             raise UserError(f"model.embedding_size must be at least 1, got {embedding_size}")
@@ -73,6 +79,7 @@ class LanguageModel(nnx.Module):
             cell,
             embedding_size,
             num_layers=num_layers,
+            last_hidden_size=last_hidden_size,
             residual=residual,
             highway=highway,
             skip=skip,
@@ -83,18 +90,22 @@ class LanguageModel(nnx.Module):
             param_dtype=param_dtype,
             rngs=rngs,
         )
-        self.tied = tied
+        self.tied, self.softmax = tied, softmax or FullSoftmax()
+        size = self.stack.output_size
+        output = self.softmax.init(rngs.params(), size, vocabulary_size, jnp.dtype(param_dtype))
         if tied:
-            if self.stack.output_size != embedding_size:
+            if not self.softmax.can_be_tied:
+                name = type(self.softmax).__name__
+                raise UserError(f"model.tied needs weights of one size for all symbols, not {name}; set it to False")
+            if self.softmax.class_size(size) != embedding_size:
                 raise UserError(
-                    f"model.tied needs model.embedding_size = {self.stack.output_size}, the size of the "
-                    f"stack's output, got {embedding_size}"
+                    f"model.tied needs model.embedding_size = {self.softmax.class_size(size)}, the size of the "
+                    f"stack's output, got {embedding_size}; model.last_hidden_size = {embedding_size} would do"
                 )
-            self.output_bias = nnx.Param(jnp.zeros((vocabulary_size,), param_dtype))
-        else:
-            self.output = nnx.Linear(
-                self.stack.output_size, vocabulary_size, dtype="float32", param_dtype=param_dtype, rngs=rngs
-            )
+            del output["kernel"]
+            self.output_bias = nnx.Param(output.pop("bias"))
+        if output:
+            self.output = nnx.Dict({name: nnx.Param(value) for name, value in output.items()})
 
     def initial_carry(self, batch_size: int) -> tuple[Any, ...]:
         """Returns the state before the first symbol; all arrays have the batch axis first."""
@@ -118,10 +129,37 @@ class LanguageModel(nnx.Module):
           resets: True at the first symbol of a document: the state starts anew there.
           key: the random key of the dropout; None in evaluation.
         """
+        carry, ys, _ = self.encode(tokens, carry, lengths=lengths, resets=resets, key=key)
+        return carry, self.logits(ys)
+
+    def encode(
+        self,
+        tokens: Int[Array, "T B"],
+        carry: tuple[Any, ...] | None = None,
+        *,
+        lengths: Int[Array, "B"] | None = None,
+        resets: Bool[Array, "T B"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[tuple[Any, ...], Float[Array, "T B H"], Float[Array, "T B H"]]:
+        """Returns the carry, and the outputs of the last layer after and before dropout; for arguments see above."""
         embedding_key, stack_key = split_key(key, 2)
         xs = self.embedding(tokens, rate=self.rates.embedding_rate, key=embedding_key).astype(self.dtype)
-        carry, ys = self.stack(xs, carry, lengths=lengths, resets=resets, key=stack_key)
-        ys = ys.astype(jnp.float32)
+        carry, ys, raw = self.stack.outputs(xs, carry, lengths=lengths, resets=resets, key=stack_key)
+        return carry, ys.astype(jnp.float32), raw.astype(jnp.float32)
+
+    def logits(self, ys: Float[Array, "T B H"]) -> Float[Array, "T B V"]:
+        """Returns the logits of every symbol, from the outputs of `encode`."""
+        return self.softmax.logits(self._output_params(), ys)
+
+    def losses(
+        self, ys: Float[Array, "T B H"], targets: Int[Array, "T B"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "T B"], Bool[Array, "T B"] | None]:
+        """Returns -log p(target), and whether it is the most likely symbol, if that is cheap; see `Softmax.losses`."""
+        return self.softmax.losses(self._output_params(), ys, targets, key)
+
+    def _output_params(self) -> Params:
+        params = dict(self.output) if hasattr(self, "output") else {}
         if self.tied:
-            return carry, self.embedding.attend(ys) + self.output_bias[...]
-        return carry, self.output(ys)
+            params |= {"kernel": self.embedding.table, "bias": self.output_bias}
+        params = {name: param[...].astype(jnp.float32) for name, param in params.items()}
+        return params | {"kernel": params["kernel"].T} if self.tied else params

@@ -4,8 +4,14 @@ from collections.abc import Mapping
 
 from lstm_research.tasks.language_modelling import LanguageModelling
 from lstm_research.tasks.task import Task
+from lstm_research.tasks.text_classification import TextClassification
+from lstm_research.tasks.translation import MachineTranslation
 
-TASKS: Mapping[str, type[Task]] = {"language_modelling": LanguageModelling}
+TASKS: Mapping[str, type[Task]] = {
+    "language_modelling": LanguageModelling,
+    "text_classification": TextClassification,
+    "translation": MachineTranslation,
+}
 """Every task by the name that configs use."""
 
-__all__ = ["TASKS", "LanguageModelling", "Task"]
+__all__ = ["TASKS", "LanguageModelling", "MachineTranslation", "Task", "TextClassification"]

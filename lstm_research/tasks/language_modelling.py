@@ -2,13 +2,12 @@
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from lstm_research.common.arrays import Array, Params, PRNGKeyArray
@@ -19,13 +18,21 @@ from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
 from lstm_research.data.windows import ContiguousWindows, EvaluationWindows
 from lstm_research.decoding.sampling import Sampler
 from lstm_research.decoding.text import continue_text
+from lstm_research.models.budget import fit_width, with_width
 from lstm_research.models.cells import CELLS
 from lstm_research.models.language_model import LanguageModel
 from lstm_research.models.layers import DropoutRates, functional
+from lstm_research.models.layers.activation_regularization import activation_penalty
+from lstm_research.models.layers.softmax import SOFTMAXES
+from lstm_research.tasks.dynamic_evaluation import DynamicEvaluation
+from lstm_research.tasks.neural_cache import NeuralCache
 from lstm_research.tasks.task import Sums, Task
 
 MODELS = {"language_model": LanguageModel}
 """Every model of this task by the name that configs use."""
+
+# Stands in for the vocabulary's size while that is not known: no less than any setting of a model that depends on it.
+_MANY_SYMBOLS = 2**24
 
 
 class LanguageModelling(Task):
@@ -40,6 +47,8 @@ class LanguageModelling(Task):
       reset_rate: the probability that a training row starts a window from the initial state.
       eval_batch_size: rows in evaluation. Each row starts from the initial state, so fewer rows give every symbol
         more context, and the evaluation more time.
+      adaptations: what else `scores` reports, by the name of the metric: perplexities of models that adapt to the text.
+      scored_splits: of which splits.
       vocabulary: symbols and their numbers, once loaded.
       file_names: of what a run stores in its workdir, see `files`.
     """
@@ -56,6 +65,12 @@ class LanguageModelling(Task):
         unroll_length: int,
         eval_batch_size: int = 10,
         reset_rate: float = 0.0,
+        unroll_deviation: float | None = None,
+        short_rate: float = 0.05,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
+        neural_cache: Mapping[str, Any] | None = None,
+        dynamic_evaluation: Mapping[str, Any] | None = None,
         files: Mapping[str, bytes] | None = None,
     ):
         """Checks the config; reads no data unless it comes from `files`.
@@ -68,27 +83,47 @@ class LanguageModelling(Task):
           unroll_length: steps that gradients flow back.
           eval_batch_size: rows in evaluation.
           reset_rate: the probability that a training row starts a window from the initial state.
+          unroll_deviation: the standard deviation of the lengths of training windows, which are about `unroll_length`;
+            None gives all this length. The learning rate of a step is in proportion to the length of its window.
+            Merity, Keskar and Socher 2018, as the next three.
+          short_rate: the probability that a window is about half as long, with `unroll_deviation`.
+          activation_regularization: α of the penalty α mean(y²) on the outputs of the last layer, after dropout.
+          temporal_activation_regularization: β of the penalty β mean((h_t - h_{t-1})²) on the same before dropout.
+            Both are in the gradient, and not in the loss that is reported.
+          neural_cache: see `NeuralCache`; None leaves it out. This and the next are evaluated at the end of a run,
+            on the test split, and by `lstm-research evaluate`.
+          dynamic_evaluation: see `DynamicEvaluation`.
           files: what `files` returned for the run that is continued or used.
         """
-        for name, value in {
-            "batch_size": batch_size,
-            "unroll_length": unroll_length,
-            "eval_batch_size": eval_batch_size,
-        }.items():
-            if value < 1:
-                raise UserError(f"task.{name} must be at least 1, got {value}")
         if not 0 <= reset_rate <= 1:
             raise UserError(f"task.reset_rate must be between 0 and 1, got {reset_rate}")
+        self._regularization = (activation_regularization, temporal_activation_regularization)
+        if not all(0 <= value < math.inf for value in self._regularization):
+            raise UserError(
+                "task.activation_regularization and task.temporal_activation_regularization must be at least 0 and "
+                f"finite, got {activation_regularization} and {temporal_activation_regularization}"
+            )
         self.batch_size = batch_size
         self.unroll_length = unroll_length
         self.eval_batch_size = eval_batch_size
         self.reset_rate = reset_rate
+        for name in ("batch_size", "unroll_length", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"task.{name} must be at least 1, got {getattr(self, name)}")
+        self.unroll_deviation = unroll_deviation
+        self.short_rate = short_rate
+        self.adaptations: dict[str, Any] = {
+            "perplexity_cache": NeuralCache.from_config(neural_cache),
+            "perplexity_dynamic": DynamicEvaluation.from_config(dynamic_evaluation),
+        }
+        self.scored_splits: tuple[str, ...] = ("test",)
         self._dataset_config = dataset
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
         self._model_config = model
         self._documents: dict[str, list[np.ndarray]] = {}
         self._files = files
-        self._make_model(2, jax.random.key(0), abstract=True)  # an impossible model is refused before data is fetched
+        # An impossible model is refused before data is fetched.
+        self._make_model(with_width(model), _MANY_SYMBOLS, jax.random.key(0), abstract=True)
         if files is None:
             self._dataset  # noqa: B018  (a wrong dataset is refused now)
         else:
@@ -120,17 +155,34 @@ class LanguageModelling(Task):
             unroll_length=self.unroll_length,
             seed=seed,
             reset_rate=self.reset_rate,
+            unroll_deviation=self.unroll_deviation,
+            short_rate=self.short_rate,
         )
 
-    def eval_batches(self, split: str) -> EvaluationWindows:
-        """Returns batches that hold every symbol of a split as target exactly once."""
+    def learning_rate_scale(self, batch: Mapping[str, Array]) -> Array | None:
+        """Returns how long the window of a batch is, as a share of `unroll_length`; None if all are of this length."""
+        return jnp.mean(batch["lengths"]) / self.unroll_length if "lengths" in batch else None
+
+    def eval_batches(
+        self, split: str, *, batch_size: int | None = None, unroll_length: int | None = None
+    ) -> EvaluationWindows:
+        """Returns batches that hold every symbol of a split as target exactly once; their shape is that of the config.
+
+        Args:
+          split: the split's name.
+          batch_size: another number of rows.
+          unroll_length: another number of steps.
+        """
         return EvaluationWindows(
-            self._encoded(split), batch_size=self.eval_batch_size, unroll_length=self.unroll_length, split=split
+            self._encoded(split),
+            batch_size=batch_size or self.eval_batch_size,
+            unroll_length=unroll_length or self.unroll_length,
+            split=split,
         )
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Draws the model's parameters."""
-        return functional(self._make_model(len(self.vocabulary), key))[1]
+        return functional(self._make_model(self._sized_config, len(self.vocabulary), key))[1]
 
     def initial_carry(self, params: Params, batch_size: int) -> Any:
         """Returns the recurrent state before the first symbol, batch axis first."""
@@ -143,7 +195,8 @@ class LanguageModelling(Task):
 
         Args:
           params: of the model.
-          batch: `inputs`, `targets`, `resets` and `weights`, all `[B, T]`; see `lstm_research.data.windows`.
+          batch: `inputs`, `targets`, `resets` and `weights`, all `[B, T]`, and perhaps `lengths` `[B]`; see
+            `lstm_research.data.windows`.
           carry: the recurrent state after the batch before.
           key: of the dropout; None in evaluation.
 
@@ -151,20 +204,52 @@ class LanguageModelling(Task):
           The cross-entropy in nats summed over all targets, the number of targets, further metrics as (sum, count),
           and the recurrent state after the batch.
         """
-        inputs, targets, resets, weights = (batch[k].T for k in ("inputs", "targets", "resets", "weights"))  # [T, B]
-        carry, logits = self._apply(params, inputs, carry, resets=resets, key=key)  # [T, B, V]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)  # [T, B]
-        correct = jnp.argmax(logits, axis=-1) == targets
-        weight = jnp.sum(weights)
-        return jnp.sum(losses * weights), weight, {"accuracy": (jnp.sum(correct * weights), weight)}, carry
+        targets, resets, weights = (batch[k].T for k in ("targets", "resets", "weights"))  # [T, B]
+        carry, ys, raw = self.encode(params, batch, carry, key)
+        losses, correct = self.target_losses(params, ys, targets, None if key is None else jax.random.fold_in(key, 2))
+        loss, weight = jnp.sum(losses * weights), jnp.sum(weights)
+        if key is not None and any(self._regularization):
+            alpha, beta = self._regularization
+            penalty = activation_penalty(ys, raw, weights, resets, alpha=alpha, beta=beta)
+            loss += penalty - jax.lax.stop_gradient(penalty)  # its gradient, and not its value
+        extras = {} if correct is None else {"accuracy": (jnp.sum(correct * weights), weight)}
+        return loss, weight, extras, carry
 
-    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    def encode(
+        self, params: Params, batch: Mapping[str, Array], carry: Any, key: PRNGKeyArray | None = None
+    ) -> tuple[Any, Array, Array]:
+        """Returns the next carry, and the last layer's outputs [T, B, H] after and before dropout; see `loss`."""
+        inputs, resets = batch["inputs"].T, batch["resets"].T
+        return self._apply(params, inputs, carry, lengths=batch.get("lengths"), resets=resets, key=key, method="encode")
+
+    def target_losses(
+        self, params: Params, ys: Array, targets: Array, key: PRNGKeyArray | None = None
+    ) -> tuple[Array, Array | None]:
+        """Returns -log p(target) from the last layer's outputs, and whether it is the most likely, if that is cheap."""
+        return self._apply(params, ys, targets, key=key, method="losses")
+
+    def metrics(self, sums: Mapping[str, tuple[Any, float]]) -> dict[str, float]:
         """Returns the metrics to report from pairs (sum, count): loss in nats, accuracy, perplexity, bits."""
         metrics = {name: total / count if count else math.nan for name, (total, count) in sums.items()}
-        if self.vocabulary.kind == "characters":
-            metrics["bits_per_character"] = metrics["loss"] / math.log(2)
-        metrics["perplexity"] = math.exp(min(metrics["loss"], 700.0))  # exp(710) is not a float
+        if self.vocabulary.kind in ("characters", "bytes"):
+            metrics[f"bits_per_{self.vocabulary.kind[:-1]}"] = metrics["loss"] / math.log(2)
+        metrics["perplexity"] = _perplexity(metrics["loss"])
         return metrics
+
+    def score_names(self, split: str) -> tuple[str, ...]:
+        """See `Task.score_names`."""
+        wanted = split in self.scored_splits
+        return tuple(name for name, adaptation in self.adaptations.items() if adaptation is not None and wanted)
+
+    def scores(self, params: Params, split: str, should_stop: Callable[[], bool]) -> dict[str, float] | None:
+        """Returns the perplexities of `adaptations`; see `Task.scores`."""
+        scores = {}
+        for name in self.score_names(split):
+            loss = self.adaptations[name].loss(self, params, split, should_stop)
+            if loss is None:
+                return None
+            scores[name] = _perplexity(loss)
+        return scores
 
     def files(self) -> dict[str, bytes]:
         """Returns what is stored in a workdir so that the run can be used without its data, by file name."""
@@ -210,14 +295,16 @@ class LanguageModelling(Task):
                 raise UserError(f"split {split!r}: {error}") from error
         return self._documents[split]
 
-    def _make_model(self, vocabulary_size: int, key: PRNGKeyArray, *, abstract: bool = False) -> nnx.Module:
+    def _make_model(
+        self, config: Mapping[str, Any], vocabulary_size: int, key: PRNGKeyArray, *, abstract: bool = False
+    ) -> nnx.Module:
         """Builds the model; without arrays if `abstract`."""
         make = functools.partial(
             build,
             MODELS,
-            self._model_config,
+            config,
             where="model",
-            parts={"cell": CELLS, "dropout": DropoutRates},
+            parts={"cell": CELLS, "dropout": DropoutRates, "softmax": SOFTMAXES},
             vocabulary_size=vocabulary_size,
         )
         if abstract:
@@ -225,5 +312,15 @@ class LanguageModelling(Task):
         return make(rngs=nnx.Rngs(params=key))
 
     def _set_apply(self) -> None:
-        """Keeps the model as a pure function of its parameters."""
-        self._apply = functional(self._make_model(len(self.vocabulary), jax.random.key(0), abstract=True))[0]
+        """Fixes the model's sizes, and keeps it as a pure function of its parameters."""
+        make = functools.partial(
+            self._make_model, vocabulary_size=len(self.vocabulary), key=jax.random.key(0), abstract=True
+        )
+        self._sized_config = fit_width(self._model_config, make)
+        if self._model_config.get("num_params") is not None:
+            self.notes = (f"model.num_params: model.cell.hidden_size = {self._sized_config['cell']['hidden_size']}",)
+        self._apply = functional(make(self._sized_config))[0]
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(min(loss, 700.0))  # exp(710) is not a float

@@ -307,7 +307,8 @@ class _Run:
         metric = self._options.metric if value is not None else None
         metadata = {"step": self._step, "metric": metric, "value": value, "config_digest": self._digest}
         save_weights(self._workdir.best_weights, params, {key: str(item) for key, item in metadata.items()})
-        self._record.best = {"step": self._step, "metric": metric, "value": value}
+        # In the order that a checkpoint gives it back in: `status.json` is to be the same bytes.
+        self._record.best = {"metric": metric, "step": self._step, "value": value}
 
     def _save(self) -> None:
         """Writes a checkpoint, after all that it says was written."""

@@ -109,3 +109,33 @@ def test_refuses_a_damaged_run(refused: Refused, trained: Path, project: Path) -
     config["task"]["name"] = "of_the_future"
     (copy / "config.json").write_text(json.dumps(config))
     assert "unknown task.name 'of_the_future'" in refused("evaluate", "--workdir=runs")
+
+
+def test_neural_cache_and_dynamic_evaluation(command: Any, words: str) -> None:
+    arguments = ("evaluate", f"--workdir={words}", "--split=valid", "--json")
+    plain = json.loads(command(*arguments).out)
+    flags = ("--neural_cache=10,0.5,0.1", "--dynamic_evaluation=0.01,0.05")
+    found = json.loads(command(*arguments, *flags).out)
+    assert found.keys() - plain.keys() == {"perplexity_cache", "perplexity_dynamic"}
+    assert {name: found[name] for name in plain} == plain
+    assert len({found["perplexity"], found["perplexity_cache"], found["perplexity_dynamic"]}) == 3
+    other = json.loads(command(*arguments, "--neural_cache=2,0,0.5").out)
+    assert other.keys() - plain.keys() == {"perplexity_cache"}
+    assert other["perplexity_cache"] != found["perplexity_cache"]
+    none = command(*arguments, "--neural_cache=none")
+    assert json.loads(none.out) == plain
+
+
+def test_refuses_impossible_adaptations(command: Any, words: str) -> None:
+    for argument, part in {
+        "--neural_cache=10": "--neural_cache=10: give WINDOW,THETA,MIXING as numbers, or none",
+        "--neural_cache=a,b,c": "give WINDOW,THETA,MIXING",
+        "--neural_cache=1.5,0.1,0.1": "give WINDOW,THETA,MIXING",
+        "--neural_cache=10,0.5,2": "mixing must be at least 0 and below 1",
+        "--dynamic_evaluation=0.1": "give LEARNING_RATE,DECAY",
+        "--dynamic_evaluation=-1,0": "learning_rate must be above 0",
+    }.items():
+        result = command("evaluate", f"--workdir={words}", argument)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.count("\n") == 1
+        assert part in result.err

@@ -129,3 +129,15 @@ def test_a_text_goes_to_a_file(characters, command, tmp_path):
     both = command(*arguments, "--num_samples=2", f"--output={tmp_path / 'texts.txt'}")
     assert both.code == 0
     assert (tmp_path / "texts.txt").read_text().startswith("--- sample 1 of 2 ---\nto be")
+
+
+def test_a_prompt_from_a_file_and_a_text_to_a_file(command: Any, trained: Path, project: Path) -> None:
+    shutil.copytree(trained / "runs" / "characters", project / "runs")
+    (project / "prompt.txt").write_text("to be ")
+    arguments = ("predict", "--workdir=runs", "--length=40", "--output=text.txt")
+    result = command(*arguments, "--input=prompt.txt")
+    assert (result.code, result.out, result.err) == (0, "", "")
+    assert (project / "text.txt").read_text() == "to be " + written(command, "runs") + "\n"
+    refused = command(*arguments, "--input=prompt.txt", PROMPT)
+    assert refused.code == 2
+    assert "--prompt and --input" in refused.err

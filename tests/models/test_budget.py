@@ -1,7 +1,5 @@
 """Models of a given number of parameters: the width is the largest that fits, and what is counted is what there is."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -49,8 +47,7 @@ SECTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", SECTIONS)
-@pytest.mark.parametrize("num_params", [4_000, 60_000])
+@pytest.mark.parametrize(("name", "num_params"), [("plain", 60_000), *((name, 4_000) for name in SECTIONS)])
 def test_the_width_is_the_largest_that_fits(name, num_params):
     section = {"name": "language_model", "cell": {"name": "lstm"}, **SECTIONS[name]}
     found = fit_width(section | {"num_params": num_params}, make)
@@ -63,9 +60,12 @@ def test_the_width_is_the_largest_that_fits(name, num_params):
 
 def test_every_number_of_parameters_up_to_some():
     """Also those that are met exactly, and those around them."""
-    make_linear = functools.partial(nnx.Linear, 3, rngs=nnx.Rngs(0))
+
+    def make_linear(width):
+        return nnx.Linear(3, width, rngs=nnx.Rngs(0))
+
     assert [count_params(make_linear, width) for width in (1, 2, 3)] == [4, 8, 12]
-    assert [widest(make_linear, number) for number in range(4, 60)] == [number // 4 for number in range(4, 60)]
+    assert [widest(make_linear, number) for number in range(4, 20)] == [number // 4 for number in range(4, 20)]
 
 
 def test_counts_make_no_arrays():
@@ -90,7 +90,7 @@ def test_none_stands_for_what_is_left_out():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_params": 200}, r"model.num_params = 200 is too few: a model of width 1 has \d+ parameters"),
+        ({"num_params": 100}, r"model.num_params = 100 is too few: a model of width 1 has \d+ parameters"),
         ({"num_params": 0}, "model.num_params = 0 is too few"),
         ({"num_params": "24M"}, "model.num_params must be int or None, got str '24M'"),
         ({"num_params": 1e6}, "model.num_params must be int or None, got float"),

@@ -14,6 +14,7 @@ from lstm_research.common.errors import UserError
 from lstm_research.models.cells import CELLS, LSTM
 from lstm_research.models.language_model import LanguageModel
 from lstm_research.models.layers import DropoutRates, RecurrentStack, functional
+from lstm_research.models.layers.softmax import AdaptiveSoftmax, FullSoftmax, MixtureSoftmax, SampledSoftmax
 
 V, E, H, T, B = 11, 4, 6, 8, 3
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, V, (T, B)), "int32")
@@ -109,6 +110,14 @@ def test_tied_weights_are_one_parameter_with_both_gradients():
         ({"tied": True}, f"model.embedding_size = {H}"),
         ({"embedding_size": 0}, "model.embedding_size"),
         ({"num_layers": 0}, "num_layers"),
+        ({"tied": True, "last_hidden_size": 5}, "model.embedding_size = 5"),
+        ({"tied": True}, f"model.last_hidden_size = {E} would do"),
+        ({"last_hidden_size": 3, "num_layers": 1}, "model.last_hidden_size has no effect on one layer"),
+        ({"last_hidden_size": 3, "residual": True}, "model.last_hidden_size makes a last layer that nothing can pass"),
+        ({"last_hidden_size": 3, "highway": True}, "model.last_hidden_size"),
+        ({"tied": True, "softmax": AdaptiveSoftmax((2,))}, "model.tied needs weights of one size"),
+        ({"tied": True, "softmax": MixtureSoftmax(2, latent_size=5)}, "model.embedding_size = 5"),
+        ({"softmax": AdaptiveSoftmax((V,))}, "model.softmax.cutoffs"),
     ],
 )
 def test_impossible_sizes_are_refused(options, message):
@@ -203,3 +212,65 @@ def test_locked_changes_training():
 def test_a_key_without_rates_changes_nothing():
     apply, params = make_model()
     np.testing.assert_array_equal(apply(params, TOKENS, key=jax.random.key(1))[1], apply(params, TOKENS)[1])
+
+
+def test_a_last_layer_of_another_size():
+    apply, params = make_model(last_hidden_size=5, tied=True, embedding_size=5)
+    names = flat_names(params)
+    assert names["stack.layer_0.params.recurrent_kernel"] == (H, 4 * H)
+    assert names["stack.layer_1.params.input_kernel"] == (H, 4 * 5)
+    assert names["stack.layer_1.params.recurrent_kernel"] == (5, 4 * 5)
+    assert "output" not in params
+    carry, logits = apply(params, TOKENS)
+    assert [leaf.shape for leaf in jax.tree.leaves(carry)] == [(B, H), (B, H), (B, 5), (B, 5)]
+    assert logits.shape == (T, B, V)
+    jax.tree.map(np.testing.assert_array_equal, make_model(last_hidden_size=H)[1], make_model()[1])
+
+
+SOFTMAXES = {
+    "full": FullSoftmax(),
+    "mixture": MixtureSoftmax(2),
+    "adaptive": AdaptiveSoftmax((3, 7)),
+    "sampled": SampledSoftmax(4),
+}
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_softmax_reads_the_outputs_of_the_last_layer(name, tied):
+    softmax = SOFTMAXES[name]
+    if tied and not softmax.can_be_tied:
+        return
+    apply, params = functional(
+        LanguageModel(V, cell=CELL, embedding_size=H, tied=tied, softmax=softmax, rngs=nnx.Rngs(0))
+    )
+    _, ys, raw = apply(params, TOKENS, method="encode")
+    np.testing.assert_array_equal(ys, raw)
+    output = dict(params.get("output", {}))
+    if tied:
+        output |= {"kernel": params["embedding"]["table"].T, "bias": params["output_bias"]}
+    np.testing.assert_allclose(apply(params, ys, method="logits"), softmax.logits(output, ys), atol=1e-6)
+    np.testing.assert_array_equal(apply(params, TOKENS)[1], apply(params, ys, method="logits"))
+    losses = apply(params, ys, TOKENS, method="losses")[0]
+    log_p = jax.nn.log_softmax(apply(params, TOKENS)[1])
+    expected = -jnp.take_along_axis(log_p, TOKENS[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert ("output_bias" in params) == tied
+    assert not tied or not {"kernel", "bias"} & params.get("output", {}).keys()
+
+
+def test_a_tied_mixture_has_experts_of_the_embeddings_size():
+    softmax = MixtureSoftmax(3, latent_size=E)
+    _, params = make_model(tied=True, softmax=softmax)
+    assert flat_names(params)["output.latent_kernel"] == (H, 3 * E)
+    assert flat_names(params)["output.prior_kernel"] == (H, 3)
+
+
+def test_the_raw_outputs_are_those_before_dropout():
+    rates = DropoutRates(output_rate=0.5, locked=True)
+    apply, params = functional(LanguageModel(V, cell=CELL, embedding_size=E, dropout=rates, rngs=nnx.Rngs(0)))
+    _, ys, raw = apply(params, TOKENS, key=jax.random.key(1), method="encode")
+    np.testing.assert_allclose(raw, apply(params, TOKENS, method="encode")[2], atol=1e-6)
+    kept = np.asarray(ys != 0)
+    np.testing.assert_allclose(ys, np.where(kept, 2 * raw, 0), atol=1e-6)
+    assert 0.2 < kept.mean() < 0.8

@@ -277,6 +277,11 @@ def test_impossible_texts_are_refused(dataset, options, named):
         ({"model": {"num_layers": 0}}, "model: num_layers"),
         ({"model": {"dtype": "float8"}}, "model.dtype"),
         ({"model": {"engine": "fused?"}}, "engine"),
+        ({"model": {"softmax": {"name": "hierarchical"}}}, "model.softmax.name"),
+        ({"model": {"softmax": {"name": "mixture"}}}, "model.softmax.num_experts is missing"),
+        ({"model": {"softmax": {"name": "adaptive", "cutoffs": (9, 3)}}}, "model.softmax.cutoffs must be rising"),
+        ({"model": {"num_params": 5000}}, "model.num_params = 5,000 picks model.cell.hidden_size, which is set to 6"),
+        ({"activation_regularization": -1.0}, "task.activation_regularization"),
         ({"model": {"cell": {"name": "gru", "hidden_size": 3}, "dropout": {"zoneout_c_rate": 0.1}}}, "zoneout_c_rate"),
     ],
 )
@@ -295,3 +300,120 @@ def test_a_split_shorter_than_one_window_is_refused(dataset):
 
 def test_the_table_of_tasks():
     assert TASKS["language_modelling"] is LanguageModelling
+
+
+def gradient_of(task, params, batch, key):
+    carry = task.initial_carry(params, B)
+    return jax.value_and_grad(lambda p: task.loss(p, as_arrays(batch), carry, key)[0])(params)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(2.0, 0.0), (0.0, 1.0), (2.0, 1.0)])
+def test_penalties_are_in_the_gradient_and_not_in_the_loss(dataset, alpha, beta):
+    model = {"dropout": {"output_rate": 0.5}}
+    options = {"activation_regularization": alpha, "temporal_activation_regularization": beta}
+    task, plain = make_task(dataset, model=model, **options), make_task(dataset, model=model)
+    params, key = varied(task.init(jax.random.key(0))), jax.random.key(1)
+    batch = task.train_batches(seed=0)[1]
+    batch["weights"][1, 2:] = 0
+    batch["resets"][2, 3] = True
+    (loss, gradient), (plain_loss, plain_gradient) = (gradient_of(each, params, batch, key) for each in (task, plain))
+    assert loss == plain_loss
+
+    def penalty(params):
+        _, ys, raw = plain.encode(params, as_arrays(batch), plain.initial_carry(params, B), key)
+        total = 0.0
+        for t in range(T):
+            for b in range(B):
+                total += batch["weights"][b, t] * alpha * jnp.square(ys[t, b]).mean()
+                if t > 0 and not batch["resets"][b, t]:
+                    total += batch["weights"][b, t] * beta * jnp.square(raw[t, b] - raw[t - 1, b]).mean()
+        return total
+
+    expected = jax.tree.map(jnp.add, plain_gradient, jax.grad(penalty)(params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), gradient, expected)
+    assert any(
+        jnp.abs(a - b).max() > 1e-2 for a, b in zip(*map(jax.tree.leaves, (gradient, plain_gradient)), strict=True)
+    )
+    # No noise, no penalty: evaluation.
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        *(gradient_of(each, params, batch, None) for each in (task, plain)),
+    )
+
+
+def test_windows_of_variable_length(dataset):
+    options = {"unroll_length": 12, "unroll_deviation": 2.0, "short_rate": 0.3, "batch_size": 2}
+    task = make_task(dataset, activation_regularization=2.0, temporal_activation_regularization=1.0, **options)
+    params, key = varied(task.init(jax.random.key(0))), jax.random.key(1)
+    lengths = set()
+
+    @jax.jit
+    def differentiated(params, batch, carry, key):
+        def loss(params):
+            loss, *others = task.loss(params, batch, carry, key)
+            return loss, others
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    for k in range(3):
+        batch = task.train_batches(seed=0)[k]
+        length = int(batch["lengths"][0])
+        lengths.add(length)
+        assert float(task.learning_rate_scale(as_arrays(batch))) == pytest.approx(length / 12)
+        cut = {name: array[:, :length] for name, array in batch.items() if name != "lengths"}
+        noise = {"inputs": 1, "targets": 1, "resets": True, "weights": 0}
+        longer = {
+            name: np.pad(array, ((0, 0), (0, 20 - length)), constant_values=noise[name]).astype(array.dtype)
+            for name, array in cut.items()
+        } | {"lengths": batch["lengths"]}
+        carry = jax.tree.map(lambda c: jax.random.normal(jax.random.key(1), c.shape), task.initial_carry(params, 2))
+
+        found, expected = (differentiated(params, as_arrays(each), carry, key) for each in (longer, cut))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+    assert len(lengths) > 1
+    assert make_task(dataset).learning_rate_scale(as_arrays(make_task(dataset).train_batches(seed=0)[0])) is None
+
+
+def test_num_params_picks_the_width(dataset):
+    model = {"num_params": 3000, "cell": {"name": "lstm"}, "num_layers": 2, "tied": True}
+    task = LanguageModelling(
+        dataset=dataset,
+        vocabulary={"name": "characters", "unknown": "replace"},
+        model={"name": "language_model", **model},
+        batch_size=B,
+        unroll_length=T,
+    )
+    task.load()
+    params = task.init(jax.random.key(0))
+    width = params["stack"]["layer_1"]["params"]["recurrent_kernel"].shape[0]
+    assert params["embedding"]["table"].shape == (len(task.vocabulary), width)
+    assert task.notes == (f"model.num_params: model.cell.hidden_size = {width}",)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert 3000 - 2 * (2 * 4 * 2 * width + len(task.vocabulary)) < count <= 3000
+
+
+@pytest.mark.parametrize("name", ["mixture", "adaptive", "sampled"])
+def test_other_softmaxes_train_evaluate_and_write(dataset, name):
+    keys = {"mixture": {"num_experts": 2}, "adaptive": {"cutoffs": (5, 9)}, "sampled": {"num_samples": 4}}
+    task = make_task(dataset, model={"softmax": {"name": name, **keys[name]}})
+    params, key = task.init(jax.random.key(0)), jax.random.key(1)
+    batch = as_arrays(task.train_batches(seed=0)[1])
+    carry = task.initial_carry(params, B)
+    before = task.loss(params, batch, carry, None)[0]
+
+    @jax.jit
+    def update(params, key):
+        gradient = jax.grad(lambda p: task.loss(p, batch, carry, key)[0])(params)
+        return jax.tree.map(lambda p, g: p - 0.02 * g, params, gradient)
+
+    for k in range(40):
+        params = update(params, jax.random.fold_in(key, k))
+    assert task.loss(params, batch, carry, None)[0] < 0.8 * before
+    assert ("accuracy" in task.loss(params, batch, carry, None)[2]) == (name == "sampled")
+    assert "accuracy" not in task.loss(params, batch, carry, key)[2]
+    assert len(text_of(task, params)[0]) == 20
+
+
+def test_bytes_have_bits_per_byte(dataset):
+    task = make_task(dataset, vocabulary={"name": "bytes"})
+    assert task.metrics({"loss": (6.0, 4.0)})["bits_per_byte"] == pytest.approx(1.5 / math.log(2))

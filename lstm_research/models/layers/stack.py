@@ -1,5 +1,6 @@
 """Recurrent layers on top of each other."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ class RecurrentStack(nnx.Module):
         input_size: int,
         *,
         num_layers: int = 1,
+        last_hidden_size: int | None = None,
         bidirectional: bool = False,
         merge: Merge = "concat",
         residual: bool = False,
@@ -45,6 +47,7 @@ class RecurrentStack(nnx.Module):
           cell: the cell of every layer.
           input_size: D.
           num_layers: L.
+          last_hidden_size: H of the last layer, if it is not that of the others.
           bidirectional: every layer reads both ways.
           merge: how the outputs of the two directions become one.
           residual: adds to every layer's output the output of the layer below, from the second layer on (the first
@@ -61,22 +64,27 @@ class RecurrentStack(nnx.Module):
           rngs: draws the parameters.
 
         Raises:
-          UserError: both `residual` and `highway`, or a way past or around the layers where there is only one layer.
+          UserError: both `residual` and `highway`, or a way past or around the layers where there is only one layer;
+            a way past a last layer of another size.
         """
         if num_layers < 1:
             raise ValueError(f"num_layers must be at least 1, got {num_layers}")
         if residual and highway:
             raise UserError("model.residual and model.highway are two ways past a layer; set one of them to False")
+        if last_hidden_size is not None and (residual or highway):
+            raise UserError("model.last_hidden_size makes a last layer that nothing can pass; set it to None")
         ways = {"residual": residual, "highway": highway, "skip": skip, "skip_output": skip_output}
-        for key, is_set in ways.items():
+        for key, is_set in {**ways, "last_hidden_size": last_hidden_size is not None}.items():
             if is_set and num_layers == 1:
-                raise UserError(f"model.{key} has no effect on one layer; set it to False, or model.num_layers above 1")
+                raise UserError(f"model.{key} has no effect on one layer; leave it out, or raise model.num_layers")
         self.num_layers = num_layers
         self.residual, self.highway, self.skip, self.skip_output = residual, highway, skip, skip_output
         self.rates = rates or DropoutRates()
         options: dict[str, Any] = {"rates": self.rates, "engine": engine, "dtype": dtype, "param_dtype": param_dtype}
         size = input_size
         for index in range(num_layers):
+            if last_hidden_size is not None and index == num_layers - 1:
+                cell = dataclasses.replace(cell, hidden_size=last_hidden_size)
             layer: Recurrent | Bidirectional
             if bidirectional:
                 layer = Bidirectional(cell, size, merge=merge, **options, rngs=rngs)
@@ -96,7 +104,8 @@ class RecurrentStack(nnx.Module):
     @property
     def output_size(self) -> int:
         """The number of output features."""
-        return self.layers[-1].output_size * (self.num_layers if self.skip_output else 1)
+        sizes = [layer.output_size for layer in self.layers]
+        return sum(sizes) if self.skip_output else sizes[-1]
 
     def initial_carry(self, batch_size: int, dtype: Any = jnp.float32) -> tuple[Any, ...]:
         """Returns the state of every layer before its first step; all arrays have the batch axis first."""
@@ -123,6 +132,18 @@ class RecurrentStack(nnx.Module):
         Returns:
           The carry of every layer after its last step, and the outputs of the last layer (of all, with `skip_output`).
         """
+        return self.outputs(xs, carry, lengths=lengths, resets=resets, key=key)[:2]
+
+    def outputs(
+        self,
+        xs: Float[Array, "T B D"],
+        carry: tuple[Any, ...] | None = None,
+        *,
+        lengths: Int[Array, "B"] | None = None,
+        resets: Bool[Array, "T B"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[tuple[Any, ...], Float[Array, "T B H"], Float[Array, "T B H"]]:
+        """Does the same as a call, and returns the outputs as they are before the output dropout too."""
         input_key, output_key, *layer_keys = split_key(key, 2 + 2 * self.num_layers)
         inputs = xs = self.rates.on_features(input_key, xs, self.rates.input_rate)
         carries, outputs = [], []
@@ -142,7 +163,7 @@ class RecurrentStack(nnx.Module):
             outputs.append(xs)
         if self.skip_output:
             xs = jnp.concatenate(outputs, axis=-1)
-        return tuple(carries), self.rates.on_features(output_key, xs, self.rates.output_rate)
+        return tuple(carries), self.rates.on_features(output_key, xs, self.rates.output_rate), xs
 
     def step(
         self, x: Float[Array, "B D"], carry: tuple[Any, ...] | None = None
@@ -159,7 +180,7 @@ class RecurrentStack(nnx.Module):
         carry, ys = self(x[None], carry)
         return carry, ys[0]
 
-    def _past(self, index: int, xs: Float[Array, "T B H"], ys: Float[Array, "T B H"]) -> Float[Array, "T B H"]:
+    def _past(self, index: int, xs: Float[Array, "T B D"], ys: Float[Array, "T B H"]) -> Float[Array, "T B H"]:
         """Returns the output `ys` of a layer joined with its input."""
         if self.highway:
             return getattr(self, f"layer_{index}_highway")(xs, ys)

@@ -19,7 +19,7 @@ RESETS[3, 2] = True
 
 def arrays(seed=0):
     rng = np.random.default_rng(seed)
-    return rng.standard_normal((T, B, H)), rng.standard_normal((T, B, H))
+    return jnp.asarray(rng.standard_normal((T, B, H))), jnp.asarray(rng.standard_normal((T, B, H)))
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(2.0, 1.0), (2.0, 0.0), (0.0, 1.0)])
@@ -28,9 +28,9 @@ def test_equals_a_loop(alpha, beta, x64):
     expected = 0.0
     for t in range(T):
         for b in range(B):
-            expected += WEIGHTS[t, b] * alpha * np.mean(ys[t, b] ** 2)
+            expected += WEIGHTS[t, b] * alpha * float(jnp.mean(ys[t, b] ** 2))
             if t > 0 and not RESETS[t, b]:
-                expected += WEIGHTS[t, b] * beta * np.mean((raw[t, b] - raw[t - 1, b]) ** 2)
+                expected += WEIGHTS[t, b] * beta * float(np.mean((raw[t, b] - raw[t - 1, b]) ** 2))
     found = activation_penalty(ys, raw, jnp.asarray(WEIGHTS), jnp.asarray(RESETS), alpha=alpha, beta=beta)
     assert float(found) == pytest.approx(expected, rel=1e-12)
 
@@ -39,10 +39,10 @@ def test_with_all_weights_it_is_the_papers_means(x64):
     ys, raw = arrays()
     found = activation_penalty(ys, raw, jnp.ones((T, B)), jnp.zeros((T, B), bool), alpha=2.0, beta=1.0) / (T * B)
     differences = np.mean((raw[1:] - raw[:-1]) ** 2) * (T - 1) / T
-    assert float(found) == pytest.approx(2 * np.mean(ys**2) + differences, rel=1e-12)
+    assert float(found) == pytest.approx(float(2 * jnp.mean(ys**2) + differences), rel=1e-12)
 
 
-def test_gradient(x64):
+def test_gradient(x64, unchecked_shapes):
     def penalty(ys, raw):
         return activation_penalty(ys, raw, jnp.asarray(WEIGHTS), jnp.asarray(RESETS), alpha=2.0, beta=1.5)
 
@@ -51,6 +51,6 @@ def test_gradient(x64):
     of_ys, of_raw = jax.grad(penalty, argnums=(0, 1))(ys, raw)
     assert not of_ys[4:, 1].any()
     # The state at the end of a document knows the one before it, and not the one after.
-    ahead = jax.grad(lambda r: penalty(ys, r))(np.where(np.arange(T)[:, None, None] == 3, raw + 1, raw))
+    ahead = jax.grad(lambda r: penalty(ys, r))(jnp.where(jnp.arange(T)[:, None, None] == 3, raw + 1, raw))
     np.testing.assert_array_equal(ahead[2, 2], of_raw[2, 2])
     assert (ahead[2, 0] != of_raw[2, 0]).all()

@@ -439,3 +439,30 @@ def test_names_and_sizes_of_the_ways_past_the_layers():
     assert {k: v.shape for k, v in params["layer_2_highway"].items()} == {"kernel": (H, H), "bias": (H,)}
     sizes = [params[f"layer_{index}"]["params"]["input_kernel"].shape[0] for index in range(3)]
     assert sizes == [D, H + D, H + D]
+
+
+def test_a_last_layer_of_another_size_is_the_same_cell_in_that_size():
+    options = {"num_layers": 3, "skip": True, "skip_output": True}
+    cell = CELLS["gru"](hidden_size=4)
+    stack = RecurrentStack(cell, 2, **options, last_hidden_size=3, rngs=nnx.Rngs(0))
+    assert [layer.cell for layer in stack.layers] == [cell, cell, CELLS["gru"](hidden_size=3)]
+    assert stack.output_size == 4 + 4 + 3
+    xs = jax.random.normal(jax.random.key(0), (5, 2, 2))
+    carry, ys = stack(xs)
+    assert ys.shape == (5, 2, 11)
+    h = xs
+    for index, layer in enumerate(stack.layers):
+        h = layer(jnp.concatenate([h, xs], axis=-1) if index else h)[1]
+    np.testing.assert_allclose(ys[..., 8:], h, atol=1e-6)
+    assert [leaf.shape for leaf in jax.tree.leaves(carry)] == [(2, 4), (2, 4), (2, 3)]
+
+
+def test_outputs_are_given_after_and_before_dropout():
+    rates = DropoutRates(output_rate=0.5)
+    stack = RecurrentStack(CELLS["gru"](hidden_size=4), 2, num_layers=2, rates=rates, rngs=nnx.Rngs(0))
+    xs = jax.random.normal(jax.random.key(0), (5, 2, 2))
+    key = jax.random.key(1)
+    _, ys, raw = stack.outputs(xs, key=key)
+    np.testing.assert_array_equal(stack(xs, key=key)[1], ys)
+    np.testing.assert_array_equal(raw, stack(xs)[1])
+    assert set(np.unique(np.asarray(ys / raw).round(3))) == {0, 2}

@@ -1,0 +1,84 @@
+"""Models of a given number of parameters: which width fits."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+
+from lstm_research.common.errors import UserError
+
+Section = Mapping[str, Any]
+
+
+def with_width(section: Section, width: int | None = None) -> dict[str, Any]:
+    """Returns the config's section `model` with its width filled in, where `num_params` stands for it.
+
+    The width is `cell.hidden_size`, and `embedding_size` too where that is left out.
+
+    Args:
+      section: the section; without `num_params` it is returned as it is.
+      width: None is one that serves to check the rest of the section.
+
+    Raises:
+      UserError: the section has `num_params` and a width, or no cell.
+    """
+    section = dict(section)
+    num_params = section.pop("num_params", None)
+    if num_params is None:
+        return section
+    if not isinstance(num_params, int) or isinstance(num_params, bool):
+        raise UserError(f"model.num_params must be int or None, got {type(num_params).__name__} {num_params!r}")
+    cell = section.get("cell")
+    if not isinstance(cell, Mapping):
+        raise UserError("model.num_params needs model.cell, whose width it picks")
+    if cell.get("hidden_size") is not None:
+        raise UserError(
+            f"model.num_params = {num_params:,} picks model.cell.hidden_size, which is set to {cell['hidden_size']}; "
+            "set one of them to None"
+        )
+    if section.get("embedding_size") is None:
+        section.pop("embedding_size", None)
+    if width is None:
+        width = section.get("embedding_size", 8)
+    return {"embedding_size": width, **section, "cell": {**cell, "hidden_size": width}}
+
+
+def fit_width(section: Section, make: Callable[[dict[str, Any]], nnx.Module]) -> dict[str, Any]:
+    """Returns the section `model` with the largest width that keeps all parameters within its `num_params`.
+
+    All parameters of the model count: embeddings and output layer too, tied weights once.
+
+    Args:
+      section: see `with_width`.
+      make: builds the model of a section; the number of parameters must grow with the width.
+
+    Raises:
+      UserError: even the smallest model has too many; see `with_width` too.
+    """
+    checked = with_width(section)
+    if section.get("num_params") is None:
+        return checked
+    return with_width(section, widest(lambda width: make(with_width(section, width)), section["num_params"]))
+
+
+def widest(make: Callable[[int], nnx.Module], num_params: int) -> int:
+    """Returns the largest width for which `make(width)` has at most `num_params` parameters.
+
+    Raises:
+      UserError: `make(1)` has more.
+    """
+    low, high = 1, 2
+    if (smallest := count_params(make, low)) > num_params:
+        raise UserError(f"model.num_params = {num_params:,} is too few: a model of width 1 has {smallest:,} parameters")
+    while count_params(make, high) <= num_params:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count_params(make, middle) <= num_params else (low, middle)
+    return low
+
+
+def count_params(make: Callable[[int], nnx.Module], width: int) -> int:
+    """Returns the number of parameters of `make(width)`, of which no array is made."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(nnx.eval_shape(lambda: make(width)), nnx.Param)))
