@@ -4,7 +4,7 @@
     lstm-research train --config=configs/translation.py:no_attention --workdir=runs/en_fr_no_attention
     lstm-research train --config=configs/translation.py:files,additive --workdir=runs/mine
 
-By default English to French with Tatoeba's 32,000 sentence pairs. A variant names one of the data sets
+By default English to French with Tatoeba's 32,000 sentence pairs. A variant names one of the datasets
 
     --config=configs/translation.py:en-de     --config=configs/translation.py:bible (English to French verses)
     --config=configs/translation.py:en-es     --config=configs/translation.py:files (train.source and train.target, ...)

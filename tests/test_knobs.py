@@ -24,6 +24,8 @@ from lstm_research.data import labelled_text, parallel_text
 from lstm_research.data.prepared import PreparedDataset
 from lstm_research.models.layers import DropoutRates
 from lstm_research.tasks import TASKS
+from lstm_research.tasks.dynamic_evaluation import DynamicEvaluation
+from lstm_research.tasks.neural_cache import NeuralCache
 from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.experiment import SECTIONS, Experiment, TrainingOptions
 from lstm_research.training.loop import run
@@ -62,6 +64,8 @@ def all_keys(task: str) -> set[str]:
     if task == "language_modelling":
         keys |= {"seed"} | {f"training.{keyword}" for keyword in keywords(TrainingOptions)}
         keys |= {f"optimizer.{keyword}" for keyword in keywords(make_optimizer) - {"num_steps"}}
+        keys |= {"model.num_params", *(f"task.neural_cache.{keyword}" for keyword in keywords(NeuralCache))}
+        keys |= {f"task.dynamic_evaluation.{keyword}" for keyword in keywords(DynamicEvaluation)}
     return keys
 
 

@@ -6,6 +6,7 @@ from knobs.table import DROPOUT, IN_DROPOUT, TRAINING, Config, Refused, Table, r
 from lstm_research.data.text import DATASETS
 from lstm_research.data.vocabulary import VOCABULARIES
 from lstm_research.models.cells import CELLS
+from lstm_research.models.layers.softmax import SOFTMAXES
 from lstm_research.tasks.language_modelling import MODELS, LanguageModelling
 from lstm_research.training.optimizers import OPTIMIZERS
 from lstm_research.training.schedules import SCHEDULES
@@ -31,7 +32,16 @@ CONTEXT: dict[str, Config] = {
     "dataset[imdb_reviews]": {"dataset": {"name": "imdb_reviews"}},
     "vocabulary[words]": {"vocabulary": {"name": "words"}},
     "vocabulary[subwords]": {"vocabulary": {"name": "subwords", "size": 18}},
+    "task[language_modelling].unroll_deviation": {"task.unroll_length": 12},
+    "task[language_modelling].short_rate": {"task.unroll_length": 12, "task.unroll_deviation": 2.0},
+    "task.neural_cache": {"task.neural_cache": {"window": 5, "theta": 1.0, "mixing": 0.1}},
+    "task.dynamic_evaluation": {"task.dynamic_evaluation": {"learning_rate": 0.01, "statistics_batches": 2}},
+    "model.num_params": {"model.num_params": 2000, "model.cell": {"name": "lstm"}},
+    "model.softmax[adaptive]": {"model.softmax": {"name": "adaptive", "cutoffs": (5,)}},
+    "model.softmax[mixture]": {"model.softmax": {"name": "mixture", "num_experts": 2}},
+    "model.softmax[sampled]": {"model.softmax": {"name": "sampled", "num_samples": 3}},
     "model[language_model].highway": {"model.num_layers": 2},
+    "model[language_model].last_hidden_size": {"model.num_layers": 2},
     "model[language_model].residual": {"model.num_layers": 2},
     "model[language_model].skip": {"model.num_layers": 2},
     **IN_DROPOUT,
@@ -78,7 +88,20 @@ KNOBS: dict[str, Any] = {
     **rows("vocabulary[subwords].", {"lower_case": True, "unknown": "error"}),
     "task.name": Refused("another_task"),
     **rows("task[language_modelling].", {"batch_size": 2, "unroll_length": 3, "eval_batch_size": 3, "reset_rate": 1.0}),
+    **rows("task[language_modelling].", {"unroll_deviation": 2.0, "short_rate": 1.0}),
+    **rows("task[language_modelling].", {"activation_regularization": 2.0, "temporal_activation_regularization": 1.0}),
+    "task[language_modelling].neural_cache": {"window": 5, "theta": 1.0, "mixing": 0.1},
+    "task[language_modelling].dynamic_evaluation": {"learning_rate": 0.01},
+    **rows("task.neural_cache.", {"window": 1, "theta": 0.1, "mixing": 0.5}),
+    **rows("task.dynamic_evaluation.", {"learning_rate": 0.1, "decay": 0.5, "rule": "sgd", "unroll_length": 3}),
+    **rows("task.dynamic_evaluation.", {"clip_norm": 1e-3, "eps": 0.1, "statistics_batches": 3}),
     "model.name": Refused("another_model"),
+    "model.num_params": 4000,
+    **rows("model[language_model].", {"last_hidden_size": 4, "softmax": {"name": "mixture", "num_experts": 2}}),
+    "model.softmax.name": {"name": "sampled", "num_samples": 3},
+    **rows("model.softmax[adaptive].", {"cutoffs": (3,), "projection_factor": 2.0}),
+    **rows("model.softmax[mixture].", {"num_experts": 3, "latent_size": 4, "latent_rate": 0.5}),
+    "model.softmax[sampled].num_samples": 5,
     **rows("model[language_model].", {"embedding_size": 4, "num_layers": 2, "residual": True, "tied": True}),
     **rows("model[language_model].", {"highway": True, "skip": True, "skip_output": True}),
     **rows(
@@ -136,6 +159,7 @@ TABLE = Table(
         "task": ({"language_modelling": LanguageModelling}, {"dataset", "vocabulary", "model", "files"}),
         "model": (MODELS, {"vocabulary_size", "rngs"}),
         "model.cell": (CELLS, set()),
+        "model.softmax": (SOFTMAXES, set()),
         "optimizer": ({name: rule.make for name, rule in OPTIMIZERS.items()}, set()),
         "optimizer.schedule": (SCHEDULES, {"num_steps"}),
     },

@@ -417,3 +417,14 @@ def test_other_softmaxes_train_evaluate_and_write(dataset, name):
 def test_bytes_have_bits_per_byte(dataset):
     task = make_task(dataset, vocabulary={"name": "bytes"})
     assert task.metrics({"loss": (6.0, 4.0)})["bits_per_byte"] == pytest.approx(1.5 / math.log(2))
+
+
+@pytest.mark.parametrize("vocabulary", [{"name": "subwords", "size": 20}, {"name": "bytes"}])
+def test_subwords_and_bytes_write_text(dataset, vocabulary):
+    task = make_task(dataset, vocabulary=vocabulary)
+    params = task.init(jax.random.key(0))  # nearly uniform: every symbol comes
+    (text,) = text_of(task, params, "to be", length=300)
+    assert 100 < len(text) <= 300 * max(map(len, task.vocabulary.symbols))
+    text.encode()  # whatever bytes were drawn, it is text
+    assert not {"\u2581", "<"} & set(text) or vocabulary["name"] == "bytes"
+    assert task.samples(params)["sample.txt"].endswith("\n")
