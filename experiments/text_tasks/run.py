@@ -1,0 +1,98 @@
+"""Runs the comparisons of this folder one after another, and writes what came out to `results.csv`.
+
+    python experiments/text_tasks/run.py --runs=runs/text_tasks sentiment translation
+    python experiments/text_tasks/run.py --runs=runs/text_tasks --collect
+
+Every run is one `lstm-research train`; one that is finished is left alone, one that was stopped goes on.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One recipe with overrides, for some seeds."""
+
+    name: str
+    config: str
+    overrides: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def command(self, seed: int, runs: Path) -> list[str]:
+        """Returns the command of one seed."""
+        overrides = [f"--config.{each}" for each in (f"seed={seed}", *self.overrides)]
+        # A run may start from another one's weights: {runs} is where that lies.
+        overrides = [each.replace("{runs}", str(runs)) for each in overrides]
+        return ["train", f"--config=configs/{self.config}", f"--workdir={self.workdir(seed, runs)}", *overrides]
+
+    def workdir(self, seed: int, runs: Path) -> Path:
+        """Returns the folder of one seed."""
+        return runs / f"{self.name}-{seed}"
+
+
+GROUPS: dict[str, list[Run]] = {
+    "sentiment": [
+        Run("rt-bidirectional-max-attention", "sentiment.py"),
+        Run("rt-forward-max-attention", "sentiment.py:forward"),
+        Run("rt-bidirectional-last", "sentiment.py:last"),
+        Run("rt-forward-last", "sentiment.py:forward,last"),
+    ],
+    "imdb": [Run("imdb", "sentiment.py:imdb")],
+    "translation": [Run("en-fr", "translation.py", seeds=(0,))],
+    "japanese": [Run("ja-en", "translation.py:ja-en", seeds=(0,))],
+}
+
+
+def collect(runs: Path) -> None:
+    """Writes a line for every finished run."""
+    rows = []
+    for group, members in GROUPS.items():
+        for run in members:
+            for seed in run.seeds:
+                metrics = run.workdir(seed, runs) / "metrics.jsonl"
+                lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+                if not lines or lines[-1]["split"] != "test":
+                    continue
+                status = json.loads((run.workdir(seed, runs) / "status.json").read_text())
+                training = max(line["seconds"] for line in lines if line["split"] != "test")
+                test = {key: value for key, value in lines[-1].items() if key not in ("split", "seconds")}
+                rows.append(
+                    {"group": group, "name": run.name, "seed": seed, "seconds": round(training, 1)}
+                    | {f"valid_{status['best']['metric']}": status["best"]["value"], **test}
+                )
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with (HERE / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"{len(rows)} finished runs in {HERE / 'results.csv'}")
+
+
+def main() -> None:
+    """Runs the groups that are named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", nargs="*", choices=[[], *GROUPS], help="what to run")
+    parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs")
+    parser.add_argument("--collect", action="store_true", help="only collect results")
+    arguments = parser.parse_args()
+    for group in [] if arguments.collect else arguments.groups:
+        for run in GROUPS[group]:
+            for seed in run.seeds:
+                command = run.command(seed, arguments.runs.absolute())
+                print("lstm-research", *command, flush=True)
+                subprocess.run([sys.executable, "-m", "lstm_research", *command], check=True, cwd=ROOT)
+        collect(arguments.runs)
+    collect(arguments.runs)
+
+
+if __name__ == "__main__":
+    main()
