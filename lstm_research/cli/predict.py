@@ -32,7 +32,7 @@ def define_flags() -> None:
     run_flags.define_flags()
     flags.DEFINE_string("text", None, "One text to read, instead of --input.")
     flags.DEFINE_string("input", None, "A file to read, or - for standard input.")
-    flags.DEFINE_string("output", None, "The file to write; standard output if left out.")
+    flags.DEFINE_string("output", None, "The file to write; standard output if left out, or -.")
     flags.DEFINE_float("temperature", 1.0, "Divides the logits; 0 always takes the most likely symbol.")
     flags.DEFINE_integer("top_k", None, "Draw only from the k most likely symbols.")
     flags.DEFINE_float("top_p", 1.0, "Draw only from the most likely symbols that together reach this probability.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from lstm_research.cli.predict_input import read_input
+from lstm_research.cli.predict_io import read_input, write_output
 from lstm_research.common.errors import UserError
 
 SHARED_FLAGS = ("text", "input", "output")
@@ -33,8 +33,6 @@ def define_flags() -> None:
 
 def main(trained: Any) -> None:
     """Writes one line a text, as CSV: the label and the probability of each class, or the predicted number."""
-    from lstm_research.training.files import write_atomically
-
     FLAGS = flags.FLAGS
     texts = _read_texts()
     predictions = trained.task.predict(trained.params, texts)
@@ -50,11 +48,10 @@ def main(trained: Any) -> None:
         separator = " " if trained.task.vocabulary.kind == "words" else ""
         page = attention_page(predictions, title=f"Attention of {FLAGS.workdir}", separator=separator)
     table = _table(predictions, trained.task.labels.names)
-    if FLAGS.output is None:
-        print(table, end="")
-    else:
-        write_atomically(Path(FLAGS.output), table)
+    write_output(table)
     if page is not None:
+        from lstm_research.training.files import write_atomically
+
         write_atomically(Path(FLAGS.attention_html), page)
 
 

@@ -3,12 +3,11 @@
 lstm-research predict --workdir=runs/char_lm --prompt="ROMEO:" --length=500 --temperature=0.8
 """
 
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from lstm_research.cli.predict_input import read_input
+from lstm_research.cli.predict_io import read_input, write_output
 from lstm_research.common.errors import UserError
 
 SHARED_FLAGS = ("input", "output", "temperature", "top_k", "top_p", "seed")
@@ -36,7 +35,7 @@ def main(trained: Any) -> None:
         sampler=Sampler(FLAGS.temperature, FLAGS.top_k, FLAGS.top_p),
         seed=FLAGS.seed,
     )
-    if FLAGS.num_samples == 1 and FLAGS.output is None:
+    if FLAGS.num_samples == 1 and FLAGS.output in (None, "-"):
         for index, (piece,) in enumerate(pieces):
             # The prompt is shown only once the model has accepted it.
             print(piece if index else prompt + piece, end="", flush=True)
@@ -45,13 +44,7 @@ def main(trained: Any) -> None:
     texts = [prompt + "".join(parts) for parts in zip(*pieces, strict=True)]
     if len(texts) > 1:
         texts = [f"--- sample {index} of {len(texts)} ---\n{text}" for index, text in enumerate(texts, 1)]
-    text = "\n".join(texts) + "\n"
-    if FLAGS.output is None:
-        print(text, end="")
-        return
-    from lstm_research.training.files import write_atomically
-
-    write_atomically(Path(FLAGS.output), text)
+    write_output("\n".join(texts) + "\n")
 
 
 def _read_prompt() -> str:

@@ -5,12 +5,12 @@ lstm-research predict --workdir=runs/en_fr --input=test.en --output=test.fr --be
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from lstm_research.cli.predict_io import read_input, write_output
 from lstm_research.common.errors import UserError, unknown
 
 SHARED_FLAGS = ("text", "input", "output", "temperature", "top_k", "top_p", "seed")
@@ -53,7 +53,7 @@ def define_flags() -> None:
 def main(trained: Any) -> None:
     """Writes one translation a line; an empty line for an empty line."""
     FLAGS = flags.FLAGS
-    lines = _read_lines()
+    lines = read_input()
     decoder = _decoder(trained.task.decoder)
     plots = _plot_paths(FLAGS.attention_plot, lines)
     members = [_member(entry, trained) for entry in FLAGS.ensemble]
@@ -69,34 +69,7 @@ def main(trained: Any) -> None:
             for number, translations in enumerate(found, 1)
             for each in translations
         ]
-    text = "".join(line + "\n" for line in written)
-    if FLAGS.output is None:
-        print(text, end="")
-    else:
-        from lstm_research.training.files import write_atomically
-
-        write_atomically(Path(FLAGS.output), text)
-
-
-def _read_lines() -> list[str]:
-    """Returns the lines that the flags name, empty ones too."""
-    FLAGS = flags.FLAGS
-    piped = sys.stdin is not None and not sys.stdin.isatty()
-    if FLAGS.text is not None and FLAGS.input is not None:
-        raise UserError("--text and --input are two inputs; leave one of them out")
-    if FLAGS.text is not None:
-        return FLAGS.text.split("\n")
-    if FLAGS.input is None and not piped:
-        raise UserError("give what to translate: --text=TEXT, --input=FILE, or lines on the standard input")
-    if FLAGS.input not in (None, "-"):
-        from lstm_research.data.text_files import read_lines
-
-        return read_lines(FLAGS.input, "--input")
-    try:
-        lines = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"the standard input is not UTF-8 (byte {error.start}); convert it to UTF-8") from error
-    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+    write_output("".join(line + "\n" for line in written))
 
 
 def _decoder(configured: Any) -> Any:

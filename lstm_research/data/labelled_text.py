@@ -147,7 +147,7 @@ class CSVFiles(TableFiles, LabelledDataset):
         if len(labels) < 2:
             raise UserError(f"dataset.train: {self.train} has only one label, {labels.pop()!r}")
         try:
-            return tuple(sorted(labels, key=float))
+            return tuple(sorted(sorted(labels), key=float))  # 1 and 1.0, or nan, in no order that is drawn
         except ValueError:
             return tuple(sorted(labels))
 
@@ -167,8 +167,8 @@ class CSVFiles(TableFiles, LabelledDataset):
         if labels is not None:
             if label not in self._numbers:
                 raise UserError(
-                    f"{row.path} line {row.line} has the label {label!r}, which the training data "
-                    f"({self.train}) does not have; it has {', '.join(labels)}"
+                    f"{row.path} line {row.line} has the label {label!r}, which no training example has ({len(labels)} "
+                    f"labels, {', '.join(labels[:20])}); give examples of it in {self.train}, or leave the line out"
                 )
             return self._numbers[label]
         try:

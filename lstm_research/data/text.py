@@ -144,8 +144,7 @@ class IMDBReviews(TextDataset):
         texts = [review.text for review in REVIEWS.load("imdb", split)]
         if self.max_documents is None:
             return texts
-        share = self.max_documents / len(REVIEWS.load("imdb", "train"))
-        return texts[: math.ceil(len(texts) * share)]
+        return texts[: -(-len(texts) * self.max_documents // len(REVIEWS.load("imdb", "train")))]
 
     def describe(self) -> str:
         """Returns one line on the reviews."""

@@ -1,5 +1,6 @@
 """Pre-trained word vectors from text files, as GloVe and word2vec write them."""
 
+import codecs
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,10 @@ def read_vectors(
         with Path(path).expanduser().open("rb") as lines:  # bytes: words that nobody looks for need not be UTF-8
             for number, line in enumerate(lines, 1):
                 if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                     promised, width_found = _read_first(line)
+                    if not width_found:
+                        raise _bad_line(path, number, width)
                     if width_found != width:
                         raise UserError(
                             f"{path} has vectors of width {width_found}, but model.embedding_size is {width}; "

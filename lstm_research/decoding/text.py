@@ -11,7 +11,7 @@ from lstm_research.common.arrays import Params
 from lstm_research.common.errors import UserError
 from lstm_research.decoding.sampling import Predict, Sampler, generate
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # how Python writes a byte that is not UTF-8; it cannot be printed
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # how Python writes a byte that is not UTF-8
 
 
 def continue_text(
@@ -59,6 +59,11 @@ def continue_text(
     return _decoded(chunks, vocabulary, prompts)
 
 
+def printable(text: str) -> str:
+    """Returns what a model wrote as text that can be printed and stored: U+FFFD for bytes that are not UTF-8."""
+    return _LONE_SURROGATE.sub("\ufffd", text)
+
+
 def _decoded(chunks: Iterable[np.ndarray], vocabulary: Any, prompts: np.ndarray) -> Iterator[list[str]]:
     """Yields the text that each chunk adds; the whole is the text that all symbols have at once.
 
@@ -70,8 +75,7 @@ def _decoded(chunks: Iterable[np.ndarray], vocabulary: Any, prompts: np.ndarray)
 
     def text(row: int, new: list[int]) -> str:
         before, last[row] = last[row], (last[row] + new)[-1:]
-        written = vocabulary.decode(before + new)[len(vocabulary.decode(before)) :]
-        return _LONE_SURROGATE.sub("\ufffd", written)
+        return printable(vocabulary.decode(before + new)[len(vocabulary.decode(before)) :])
 
     for chunk in chunks:
         pieces = []

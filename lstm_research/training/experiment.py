@@ -118,7 +118,7 @@ class Experiment:
             )
         source: Any = ()
         if files is None:
-            source = read_source(Path(training.init_from)) if training.init_from else ()
+            source = read_source(training.init_from) if training.init_from is not None else ()
             task.load(*source[1:])
         notes = task.notes
         if source:  # what does not fit is refused now
@@ -150,14 +150,17 @@ class Experiment:
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
 
 
-def read_source(path: Path) -> tuple[Params, dict[str, bytes]]:
-    """Returns the best weights of a run and what its task stored, by file name.
+def read_source(path: str) -> tuple[Params, dict[str, bytes]]:
+    """Returns the best weights of the run in `training.init_from`, and what its task stored, by file name.
 
     Raises:
       UserError: not a workdir, or one without best weights.
     """
-    workdir, config = read_workdir(path)
-    return load_weights(workdir.best_weights)[0], read_task_files(workdir, config)
+    try:
+        workdir, config = read_workdir(Path(path))
+        return load_weights(workdir.best_weights)[0], read_task_files(workdir, config)
+    except UserError as error:
+        raise UserError(f"training.init_from: {error}") from error
 
 
 def read_task_files(workdir: Workdir, config: Any) -> dict[str, bytes]:

@@ -10,14 +10,21 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     """Replaces `path` by a file with this content; a process killed at any instant leaves the old one or the new one.
 
     Args:
-      path: the file; its folder is made if missing.
+      path: the file; its folder is made if missing. A link stays, and what it leads to is replaced; what is no file,
+        like a pipe or /dev/null, is written to.
       data: the content; text is encoded as UTF-8.
     """
+    content = data.encode() if isinstance(data, str) else data
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as file:
+            file.write(content)
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     # One fixed temporary name: what a killed writer leaves is overwritten by the next one instead of piling up.
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -269,7 +269,7 @@ class _Run:
         self._fetch()
         start = time.monotonic()
         self._progress.doing("evaluating")
-        params = self._evaluated_params()
+        params = self._state.evaluated
         values = self._evaluator.evaluate(params, "valid", self._should_stop)
         self._progress.doing("training")
         if values is None:
@@ -326,7 +326,7 @@ class _Run:
     def _finish(self) -> bool:
         """Evaluates the best weights on the test split, and keeps samples. Returns whether a signal stopped it."""
         if self._record.best is None:  # no validation split: the last weights are the run's result
-            self._save_best(self._evaluated_params(), None)
+            self._save_best(self._state.evaluated, None)
         # The file is the truth about its own step, also where a run went on with another config from an older step.
         params, metadata = load_weights(self._workdir.best_weights, self._state.params)
         for name, text in self._task.samples(params).items():
@@ -353,9 +353,6 @@ class _Run:
                 if not math.isfinite(value):
                     raise DivergedError(step, f"{name} is {value} on batch {step - 1}")
             self._sums.add(metrics)
-
-    def _evaluated_params(self) -> PyTree:
-        return self._state.params if self._state.average is None else self._state.average
 
     def _is_out_of_patience(self) -> bool:
         patience = self._options.patience

@@ -111,7 +111,8 @@ def make_optimizer(
       layer_decay: discriminative rates: the rate of each layer is this fraction of the one above it, see
         `layer_depths`. Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018, as the
         next; they take 1/2.6.
-      unfreeze_steps: gradual unfreezing: a layer starts to learn this many steps after the one above it.
+      unfreeze_steps: gradual unfreezing: a layer starts to learn this many steps after the one above it. Until then
+        its gradient is clipped and averaged like all others, so that the rule is warm when the layer begins to move.
       **rule: keywords of the update rule, such as `b1` for Adam.
 
     Raises:
@@ -134,7 +135,6 @@ def make_optimizer(
     decaying = optax.add_decayed_weights(weight_decay, mask=is_matrix if decay == "matrices" else None)
     decoupled = OPTIMIZERS[name].decoupled
     parts = [
-        by_layer(1.0, unfreeze_steps) if unfreeze_steps else None,  # what is frozen leaves no trace in the rule's state
         optax.clip(clip_value) if clip_value else None,
         optax.clip_by_global_norm(clip_norm) if clip_norm else None,
         decaying if weight_decay and not decoupled else None,

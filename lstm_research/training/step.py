@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
       opt_state: of the optimiser.
       carry: the recurrent state after the last batch, batch axis first.
       key: of the run; step k uses `fold_in(key, k)`, so that the key itself never changes.
-      average: the average of the parameters, or None.
+      average: the average of the parameters, in float32 at least, or None.
       average_start: the step from which on they are averaged, -1 for not yet; None for an exponential average.
     """
 
@@ -34,6 +34,13 @@ class TrainState(NamedTuple):
     key: PRNGKeyArray
     average: Params | None
     average_start: Int[Array, ""] | None = None
+
+    @property
+    def evaluated(self) -> Params:
+        """What is evaluated and kept as best: the average, if there is one, in the types of the parameters."""
+        if self.average is None:
+            return self.params
+        return jax.tree.map(lambda mean, leaf: mean.astype(leaf.dtype), self.average, self.params)
 
 
 def init_state(
@@ -65,9 +72,20 @@ def init_state(
         opt_state=optimizer.init(params),
         carry=task.initial_carry(params, task.batch_size),
         key=key,
-        average=jax.tree.map(jnp.copy, params) if average else None,  # a copy: the step donates both
+        average=jax.tree.map(_wide_copy, params) if average else None,
         average_start=jnp.full((), -1, jnp.int32) if triggered else None,
     )
+
+
+def _wide_copy(leaf: Array) -> Array:
+    """Returns a copy, because the step donates both; in bfloat16 a mean of many would not move any more."""
+    return jnp.array(leaf, jnp.promote_types(leaf.dtype, jnp.float32), copy=True)
+
+
+def _toward(params: Params, average: Any, fraction: Array) -> Any:
+    """Moves the average by a fraction of the way to the parameters, in its own types."""
+    wide = jax.tree.map(lambda leaf, mean: leaf.astype(mean.dtype), params, average)
+    return optax.incremental_update(wide, average, fraction)
 
 
 def make_train_step(
@@ -125,11 +143,11 @@ def make_train_step(
         if average_decay is not None:
             # The average of the first steps must not be ruled by the random start: decay grows as (1+k)/(10+k).
             decay = jnp.minimum(average_decay, (1.0 + state.step) / (10.0 + state.step))
-            average = optax.incremental_update(params, average, 1 - decay)
+            average = _toward(params, average, 1 - decay)
         elif state.average_start is not None:
             # The mean of all weights since the start; before it, the weights themselves.
             count = jnp.where(state.average_start < 0, 1, state.step + 1 - state.average_start)
-            average = optax.incremental_update(params, average, 1.0 / count)
+            average = _toward(params, average, 1.0 / count)
         metrics = sums | {
             "gradient_norm": (optax.tree.norm(gradients), jnp.float32(1)),
             "learning_rate": (learning_rate, jnp.float32(1)),

@@ -55,7 +55,7 @@ class TrainedRun:
             params, metadata = load_weights(workdir.best_weights, jax.eval_shape(experiment.init_state).params)
             return cls(config, experiment.task, files, jax.device_put(params), int(metadata["step"]))
         step, state = _restore(workdir, checkpoint, experiment.init_state())
-        return cls(config, experiment.task, files, state.params if state.average is None else state.average, step)
+        return cls(config, experiment.task, files, state.evaluated, step)
 
     def evaluate(self, split: str) -> dict[str, float]:
         """Returns the metrics over a whole split."""

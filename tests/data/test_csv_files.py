@@ -2,6 +2,9 @@
 
 import csv
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +107,23 @@ def test_the_fingerprint_tells_labels_apart(tmp_path: Path, files: dict[str, str
     assert make(**files).fingerprint() == before
     write(Path(files["test"]), [(5, "x", "fine"), (6, "x", "good")])
     assert make(**files).fingerprint() != before
+
+
+def test_labels_of_equal_size_and_nan_have_one_order(tmp_path: Path) -> None:
+    names = ["2", "nan", "1.0", "-1", "1", "0", "01"]
+    rows = [(number, "text", names[number]) for number in range(len(names))]
+    keys = {split: write(tmp_path / f"{split}.csv", rows) for split in SPLITS}
+    program = f"from lstm_research.data.labelled_text import CSVFiles; print(CSVFiles(**{keys!r}).labels)"
+    orders = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in range(3)
+    }
+    assert len(orders) == 1
 
 
 def test_a_label_unseen_in_training_is_named_with_its_line(files: dict[str, str]) -> None:

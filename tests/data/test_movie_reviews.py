@@ -83,6 +83,8 @@ def test_texts_for_language_models_are_those_of_the_same_split(wheel: Path) -> N
         few, texts = IMDBReviews(max_documents=1000).documents(split), IMDBReviews().documents(split)
         assert few == texts[: len(few)]
         assert len(few) / len(texts) == pytest.approx(1000 / 19_968, rel=0.02)
+    for num in (51, 61, 79, 1000):  # 51 / 19,968 is more than that in float64
+        assert len(IMDBReviews(max_documents=num).documents("train")) == num
     assert len(IMDBReviews(max_documents=10**9).documents("valid")) == len(IMDBReviews().documents("valid"))
     with pytest.raises(UserError, match=r"dataset\.max_documents must be None or at least 1, got 0"):
         IMDBReviews(max_documents=0)

@@ -36,6 +36,8 @@ def check(path: str, expected: dict[str, np.ndarray], vocabulary: Vocabulary = V
     [
         {},
         {"header": "7 4\n"},
+        {"header": "\ufeff7 4\n"},
+        {"header": "\ufeff"},
         {"end": " \n"},
         {"end": "\r\n"},
         {"space": "\t"},
@@ -90,6 +92,7 @@ def test_another_width_is_refused(tmp_path: Path, header: str) -> None:
         ("dog 1 2 3 4\n\ndog 1 2\n", 3),
         ("dog 1 2 3 4\nthe 1 2 nan 4\n", 2),
         ("2 4\nthe \x00\x01\x02\n", 2),
+        ("<!DOCTYPE html>\nthe 1 2 3 4\n", 1),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, text: str, number: int) -> None:

@@ -145,6 +145,9 @@ def test_vocabularies_are_built_from_config() -> None:
     assert build(VOCABULARIES, {"name": "words", "min_count": 2}, where="vocabulary") == Words(min_count=2)
     with pytest.raises(UserError, match=r"vocabulary\.unknown must be one of"):
         build(VOCABULARIES, {"name": "characters", "unknown": "drop"}, where="vocabulary")
+    for text, most in (("a a b\n", 2), ("\n", 0)):
+        with pytest.raises(UserError, match=rf"no word .* so often \(the most frequent: {most} times\)"):
+            Words(min_count=3).fit([text])
     with pytest.raises(UserError, match="min_count"):
         build(VOCABULARIES, {"name": "words", "min_count": 0}, where="vocabulary")
     with pytest.raises(UserError, match="max_size"):

@@ -161,3 +161,10 @@ def test_all_training_options_come_from_the_section():
 def test_two_averages_are_refused():
     with pytest.raises(UserError, match=r"average_decay and training\.average_patience"):
         make_training_options({"num_steps": 5, "average_decay": 0.5, "average_patience": 3})
+
+
+@pytest.mark.parametrize(("path", "reason"), [("nowhere", "no workdir at nowhere"), ("", "holds no config.json")])
+def test_a_run_to_start_from_that_is_none_is_named_by_its_key(config, path, reason):
+    config["training"]["init_from"] = path
+    with pytest.raises(UserError, match=rf"training\.init_from: .*{reason}"):
+        Experiment.from_config(config)

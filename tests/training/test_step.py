@@ -300,3 +300,20 @@ def test_the_state_before_the_first_step_is_a_function_of_the_seed(make_task):
         first.params["output"]["kernel"].unsafe_buffer_pointer()
     )
     assert all(leaf.shape[0] == B for leaf in jax.tree.leaves(first.carry))
+
+
+def test_the_average_of_bfloat16_weights_is_their_mean(make_task):
+    task = make_task(param_dtype="bfloat16")
+    optimizer = make_optimizer(name="sgd", num_steps=9, learning_rate=0.5)
+    state = init_state(task, optimizer, seed=0, average=True, triggered=True)
+    state = state._replace(average_start=jnp.int32(0))
+    train_step = make_train_step(task, optimizer)
+    seen = []
+    for batch in task.train_batches(0)[:40]:
+        state, _ = train_step(state, batch)
+        seen.append(jax.tree.map(np.float32, state.params))
+    means = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *seen)
+    # In bfloat16 it would be off by up to 1e-2: a fortieth of a change is rounded away.
+    jax.tree.map(lambda mean, own: np.testing.assert_allclose(own, mean, atol=1e-5), means, state.average)
+    evaluated = jax.tree.map(lambda mean: jnp.asarray(mean, jnp.bfloat16), state.average)
+    jax.tree.map(np.testing.assert_array_equal, evaluated, state.evaluated)

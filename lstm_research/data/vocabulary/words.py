@@ -125,7 +125,11 @@ class Words:
             )
 
     def fit(self, documents: Iterable[str]) -> WordVocabulary:
-        """Returns the vocabulary of the training documents."""
+        """Returns the vocabulary of the training documents.
+
+        Raises:
+          UserError: no word is left.
+        """
         counts: collections.Counter[str] = collections.Counter()
         for document in documents:
             for words in split_words(document, tokenizer=self.tokenizer, lower_case=self.lower_case):
@@ -136,6 +140,11 @@ class Words:
         kept = sorted(
             (word for word, n in counts.items() if n >= self.min_count), key=lambda word: (-counts[word], word)
         )
+        if not kept:
+            raise UserError(
+                f"vocabulary.min_count={self.min_count}: no word of the training text occurs so often "
+                f"(the most frequent: {max(counts.values(), default=0):,} times); lower it, or give more text"
+            )
         if self.max_size is not None:
             kept = kept[: self.max_size - 2]
         return WordVocabulary(

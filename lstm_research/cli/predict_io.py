@@ -1,6 +1,7 @@
-"""The lines that `predict` reads, by the flags `--text` and `--input` that its tasks share."""
+"""What `predict` reads and where it writes, by the flags `--text`, `--input` and `--output` that its tasks share."""
 
 import sys
+from pathlib import Path
 
 from absl import flags
 
@@ -27,3 +28,13 @@ def read_input() -> list[str]:
     except UnicodeDecodeError as error:
         raise UserError(f"the standard input is not UTF-8 (byte {error.start}); convert it to UTF-8") from error
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
+def write_output(text: str) -> None:
+    """Writes to the file `--output`, or to standard output if there is none or it is `-`."""
+    if flags.FLAGS.output in (None, "-"):
+        print(text, end="")
+        return
+    from lstm_research.training.files import write_atomically
+
+    write_atomically(Path(flags.FLAGS.output), text)
