@@ -28,11 +28,11 @@ def main(argv: list[str]) -> int:
     if not FLAGS.workdir:
         raise UserError("give a folder for the run with --workdir=FOLDER")
     # Imported here, not above: --help and mistakes in flags must not wait for JAX.
-    from lstm_research.training.experiment import Experiment
+    from lstm_research.training.experiment import Experiment, files_to_resume_with
     from lstm_research.training.loop import run
     from lstm_research.training.workdir import check_workdir
 
-    workdir = Path(FLAGS.workdir)
-    check_workdir(workdir, config, overwrite_config=FLAGS.overwrite_config)  # before data is fetched
-    experiment = Experiment.from_config(config)
-    return run(experiment, workdir, overwrite_config=FLAGS.overwrite_config, config_source=source)
+    # Before data is fetched.
+    workdir = check_workdir(Path(FLAGS.workdir), config, overwrite_config=FLAGS.overwrite_config)
+    experiment = Experiment.from_config(config, files=files_to_resume_with(workdir, config))
+    return run(experiment, workdir.path, overwrite_config=FLAGS.overwrite_config, config_source=source)

@@ -162,6 +162,7 @@ class TextClassification(Task):
         self._boundaries = (*(b for b in bucket_boundaries if b < max_length), max_length)
         self._dataset_config = dataset
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
+        self._vocabulary_name = vocabulary["name"]
         self._model_config = model
         self._vectors_path = vectors
         self._vectors: tuple[np.ndarray, np.ndarray] | None = None
@@ -400,7 +401,13 @@ class TextClassification(Task):
             raise UserError("task.vectors and training.init_from both give the embedding; leave one of them out")
         if "vocabulary.json" not in source_files:
             raise UserError("training.init_from: that run has no vocabulary.json; name the run of a language model")
-        return from_json(source_files["vocabulary.json"].decode())
+        vocabulary, wanted = from_json(source_files["vocabulary.json"].decode()), self._vocabulary_name
+        if vocabulary.kind != wanted:
+            raise UserError(
+                f"vocabulary.name is {wanted!r}, and the run in training.init_from has {vocabulary.kind!r}; make it the "
+                "same, for its vocabulary is taken over"
+            )
+        return vocabulary
 
     @property
     def _num_outputs(self) -> int:

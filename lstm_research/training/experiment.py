@@ -163,6 +163,16 @@ def read_source(path: str) -> tuple[Params, dict[str, bytes]]:
         raise UserError(f"training.init_from: {error}") from error
 
 
+def files_to_resume_with(workdir: Workdir, config: Any) -> dict[str, bytes] | None:
+    """Returns what the task of a run stored, if the run goes on without the one it started from; otherwise None.
+
+    A checkpoint and these files hold all that was taken from `training.init_from`, whose folder may be gone by then.
+    """
+    if not workdir.has_checkpoint or not check_sections(config)["training"].get("init_from"):
+        return None
+    return read_task_files(workdir, config)
+
+
 def read_task_files(workdir: Workdir, config: Any) -> dict[str, bytes]:
     """Returns what the task of a run stored in its workdir, by file name."""
     name = check_sections(config)["task"].get("name")

@@ -83,6 +83,11 @@ class Workdir:
         """What the run said."""
         return self.path / "train.log"
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is any checkpoint."""
+        return self.checkpoints.is_dir() and any(entry.name.isdigit() for entry in self.checkpoints.iterdir())
+
     def read_status(self) -> dict[str, Any]:
         """Returns the content of `status.json`, or an empty dict where there is none."""
         return _read_json(self.status) if self.status.exists() else {}
@@ -254,10 +259,7 @@ def read_workdir(path: Path) -> tuple[Workdir, ConfigDict]:
     if not workdir.config.exists():
         raise UserError(f"{path} is not a workdir made by train: it holds no config.json")
     config = ConfigDict(_tuples(_read_json(workdir.config)))
-    has_checkpoint = workdir.checkpoints.is_dir() and any(
-        entry.name.isdigit() for entry in workdir.checkpoints.iterdir()
-    )
-    if not workdir.best_weights.exists() and not has_checkpoint:
+    if not workdir.best_weights.exists() and not workdir.has_checkpoint:
         raise UserError(f"workdir {path} holds no checkpoint yet; train until its first evaluation or checkpoint")
     return workdir, config.lock()
 

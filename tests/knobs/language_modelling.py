@@ -74,7 +74,7 @@ KNOBS: dict[str, Any] = {
     **rows("training.", {"num_steps": 3, "log_every": 2, "eval_every": 3, "checkpoint_every": 3}),
     **rows("training.", {"keep_checkpoints": 1, "patience": 1, "metric": "perplexity"}),
     **rows("training.", {"accumulation_steps": 2, "average_decay": 0.5, "average_patience": 1}),
-    "training.init_from": Refused("runs/none"),  # what it takes over: tests/tasks/test_warm_start.py
+    "training.init_from": Refused("runs/none"),  # what it takes over: tests/cli/test_warm_start.py
     **rows("dataset[text_files].", {"train": "other.txt", "valid": "other.txt", "test": "other.txt"}),
     **rows("dataset[text_file].", {"path": "other.txt", "fractions": (0.6, 0.2, 0.2), "unit": "bytes"}),
     "dataset[imdb_reviews].max_documents": 1,
