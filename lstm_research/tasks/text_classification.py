@@ -404,8 +404,8 @@ class TextClassification(Task):
         vocabulary, wanted = from_json(source_files["vocabulary.json"].decode()), self._vocabulary_name
         if vocabulary.kind != wanted:
             raise UserError(
-                f"vocabulary.name is {wanted!r}, and the run in training.init_from has {vocabulary.kind!r}; make it the "
-                "same, for its vocabulary is taken over"
+                f"vocabulary.name is {wanted!r}, and the run in training.init_from has {vocabulary.kind!r}; make it "
+                "the same, for its vocabulary is taken over"
             )
         return vocabulary
 
