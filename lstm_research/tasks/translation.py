@@ -19,6 +19,7 @@ from lstm_research.data.parallel_text import PARALLEL_DATASETS
 from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
 from lstm_research.decoding import DECODERS, Decoder
 from lstm_research.decoding.hypotheses import Decode, ensemble, sentence_keys
+from lstm_research.decoding.text import printable
 from lstm_research.models.cells import CELLS
 from lstm_research.models.layers import DropoutRates, functional
 from lstm_research.models.layers.attention import ATTENTIONS
@@ -360,7 +361,7 @@ class MachineTranslation(Task):
                 attention = hypotheses.attention
                 result.append(
                     Translation(
-                        text=self.target_vocabulary.decode(ids),
+                        text=printable(self.target_vocabulary.decode(ids)),
                         score=float(hypotheses.scores[row, index]),
                         log_prob=float(hypotheses.log_probs[row, index]),
                         pieces=tuple(self.target_vocabulary.symbols[i] for i in ids),

@@ -408,3 +408,14 @@ def test_what_cannot_be_built_is_refused_before_data_is_read(dataset, options, n
 
 def test_the_table_of_tasks():
     assert TASKS["translation"] is MachineTranslation
+
+
+def test_what_a_model_of_bytes_writes_is_text(dataset):
+    # Untrained it writes any bytes, mostly such as are not UTF-8; files and terminals take nothing else.
+    task = make_task(
+        dataset, vocabulary={"name": "bytes"}, max_length=12, bucket_boundaries=(), decoder={"name": "sample"}
+    )
+    found = task.translate(task.init(jax.random.key(0)), ["a b", "c"])
+    assert any("\ufffd" in best.text for (best, *_) in found)
+    for best, *_ in found:
+        best.text.encode("utf-8")
