@@ -21,6 +21,9 @@ and one of the models, both if separated by a comma:
 
 Few and loose pairs want a strong regularisation: a small vocabulary of subwords for both languages, tied and shared
 embeddings, dropout of whole words and features, smoothed labels, an average of the weights.
+
+Cost: 7000 steps of 0.26 s of CPU time each, half an hour of one core. Expected (seed 0): test BLEU 25.6 with beam 5
+(nrefs:var|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0), 23.7 greedy.
 """
 
 from ml_collections import ConfigDict
@@ -54,7 +57,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "clip_norm": 1.0,
     }
     config.training = {
-        "num_steps": 12000,
+        "num_steps": 7000,
         "log_every": 200,
         "eval_every": 1000,
         "checkpoint_every": 1000,

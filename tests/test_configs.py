@@ -190,7 +190,7 @@ def shrink(config: ConfigDict) -> None:
         config.task.unroll_length = 10 if config.task.get("unroll_deviation") else 8
         config.dataset = {"name": "text_files", "train": "train.txt", "valid": "valid.txt", "test": "test.txt"}
     elif config.task.name == "text_classification":
-        rows = [f"{text},{label}" for text, label in zip("abcdefgh", "01011010", strict=True)]
+        rows = [f"to be {text},{label}" for text, label in zip("abcdefgh", "01011010", strict=True)]
         Path("train.csv").write_text("\n".join(["text,label", *rows]) + "\n")
         target = config.dataset.get("target", "classes")
         config.dataset = {"name": "csv", **dict.fromkeys(("train", "valid", "test"), "train.csv"), "target": target}

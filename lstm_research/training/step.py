@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_research.common.arrays import Array, Float, Int, Params, PRNGKeyArray
+from lstm_research.training.average import start_average, update_average
 from lstm_research.training.optimizers import Optimizer
 
 Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
@@ -72,20 +73,9 @@ def init_state(
         opt_state=optimizer.init(params),
         carry=task.initial_carry(params, task.batch_size),
         key=key,
-        average=jax.tree.map(_wide_copy, params) if average else None,
+        average=start_average(params) if average else None,
         average_start=jnp.full((), -1, jnp.int32) if triggered else None,
     )
-
-
-def _wide_copy(leaf: Array) -> Array:
-    """Returns a copy, because the step donates both; in bfloat16 a mean of many would not move any more."""
-    return jnp.array(leaf, jnp.promote_types(leaf.dtype, jnp.float32), copy=True)
-
-
-def _toward(params: Params, average: Any, fraction: Array) -> Any:
-    """Moves the average by a fraction of the way to the parameters, in its own types."""
-    wide = jax.tree.map(lambda leaf, mean: leaf.astype(mean.dtype), params, average)
-    return optax.incremental_update(wide, average, fraction)
 
 
 def make_train_step(
@@ -140,14 +130,8 @@ def make_train_step(
             learning_rate = learning_rate * scale
         params = optax.apply_updates(state.params, updates)
         average = state.average
-        if average_decay is not None:
-            # The average of the first steps must not be ruled by the random start: decay grows as (1+k)/(10+k).
-            decay = jnp.minimum(average_decay, (1.0 + state.step) / (10.0 + state.step))
-            average = _toward(params, average, 1 - decay)
-        elif state.average_start is not None:
-            # The mean of all weights since the start; before it, the weights themselves.
-            count = jnp.where(state.average_start < 0, 1, state.step + 1 - state.average_start)
-            average = _toward(params, average, 1.0 / count)
+        if average is not None:
+            average = update_average(average, params, state.step, decay=average_decay, start=state.average_start)
         metrics = sums | {
             "gradient_norm": (optax.tree.norm(gradients), jnp.float32(1)),
             "learning_rate": (learning_rate, jnp.float32(1)),

@@ -86,7 +86,7 @@ def test_unknown_command(command: Any) -> None:
 def test_interrupted(command: Any, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lstm_research.training.experiment import Experiment
 
-    def interrupt(config: Any) -> None:
+    def interrupt(config: Any, files: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Experiment, "from_config", interrupt)

@@ -124,8 +124,8 @@ def test_refuses_variant(refused: Refused, project: Path) -> None:
     (project / "own.py").write_text("def get_config():\n    pass")
     assert "own.py has no variants" in refused("train", "--config=own.py:big", "--workdir=runs/new")
     recipe = Path(__file__).parents[2] / "configs" / "word_lm.py"
-    line = refused("train", f"--config={recipe}:file", "--workdir=runs/new")
-    assert "unknown variant 'file'; did you mean 'files'?" in line
+    line = refused("train", f"--config={recipe}:shakespear", "--workdir=runs/new")
+    assert "unknown variant 'shakespear'; did you mean 'shakespeare'?" in line
     assert "word_lm.py" in line
 
 

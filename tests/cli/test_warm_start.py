@@ -11,6 +11,7 @@ from lstm_research.training.metrics import read_metrics
 from lstm_research.training.trained_run import TrainedRun
 from lstm_research.training.weights import load_weights
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSIFIER = """
 from ml_collections import ConfigDict
 
@@ -40,6 +41,7 @@ def classifier(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained / "runs/words", "runs/words")
     Path("classifier.py").write_text(CLASSIFIER)
+    Path("text.txt").write_text("to be or not to be\n" * 400)
     Path("train.csv").write_text("text,label\nto be,yes\nnot to be,no\nthat is the question,no\nor to be,yes\n")
     return tmp_path
 
@@ -97,11 +99,10 @@ def test_what_does_not_fit_is_one_line(command: Any, classifier: Path, override:
 
 
 def test_a_language_model_starts_from_none(command: Any, classifier: Path) -> None:
-    from conftest import write_project
-
-    write_project(classifier)
     result = command(
-        "train", "--config=recipe.py:words", "--workdir=runs/new", "--config.training.init_from=runs/words"
-    )
+        "train", f"--config={CONFIGS / 'word_lm.py'}:files", "--workdir=runs/new", "--config.vocabulary.name=words",
+        *(f"--config.dataset.{split}=text.txt" for split in ("train", "valid", "test")),
+        "--config.training.init_from=runs/words",
+    )  # fmt: skip
     assert result.code == 2
     assert "training.init_from: this task cannot start from another run's weights" in result.err
