@@ -105,7 +105,8 @@ def test_gradients_equal_differences_of_the_equations(name):
         return weighted(run(cell, *inputs, lengths, resets, False, masks))
 
     inputs = (params, xs, carry)
-    gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*inputs)
+    # Waited for: on a CPU JAX reads the memory of NumPy's arrays, which are changed below.
+    gradients = jax.block_until_ready(jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*inputs))
     for array, gradient in zip(jax.tree.leaves(inputs), jax.tree.leaves(gradients), strict=True):
         value, direction, sums = array.copy(), rng.normal(size=array.shape), []
         for moved in (1e-5, -1e-5):
