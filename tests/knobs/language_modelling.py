@@ -77,7 +77,7 @@ KNOBS: dict[str, Any] = {
     "training.init_from": Refused("runs/none"),  # what it takes over: tests/cli/test_warm_start.py
     **rows("dataset[text_files].", {"train": "other.txt", "valid": "other.txt", "test": "other.txt"}),
     **rows("dataset[text_file].", {"path": "other.txt", "fractions": (0.6, 0.2, 0.2), "unit": "bytes"}),
-    "dataset[imdb_reviews].max_documents": 1,
+    "dataset[imdb_reviews].max_documents": 2,
     "dataset[shakespeare].part": "all",
     "dataset.name": {"name": "shakespeare"},
     "vocabulary.name": {"name": "words"},
