@@ -49,6 +49,10 @@ def cases() -> list[tuple[str, str]]:
 
 
 each_recipe = pytest.mark.parametrize(("name", "variant"), cases())
+# What takes seconds is run of every recipe as it is, and with --whole of its variants too.
+each_recipe_and_whole_variants = pytest.mark.parametrize(
+    ("name", "variant"), [pytest.param(*case, marks=[pytest.mark.whole] if case[1] else []) for case in cases()]
+)
 
 
 def get_config(name: str, variant: str) -> ConfigDict:
@@ -150,7 +154,7 @@ def test_no_golden_file_is_left_over() -> None:
     assert {path.name for path in GOLDEN.iterdir()} == names
 
 
-@each_recipe
+@each_recipe_and_whole_variants
 def test_train_step_lowers_for_accelerators(name: str, variant: str) -> None:
     config = get_config(name, variant)
     experiment, state = abstract(config)
@@ -201,7 +205,7 @@ def shrink(config: ConfigDict) -> None:
         }
 
 
-@each_recipe
+@each_recipe_and_whole_variants
 def test_trains_two_steps(name: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
