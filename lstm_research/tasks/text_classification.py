@@ -16,8 +16,9 @@ from lstm_research.common.arrays import Array, Params, PRNGKeyArray
 from lstm_research.common.build import build
 from lstm_research.common.errors import UserError
 from lstm_research.data.batches import Batch
-from lstm_research.data.buckets import EvaluationBuckets, TrainingBuckets, limit_lengths
+from lstm_research.data.buckets import EvaluationBuckets, TrainingBuckets
 from lstm_research.data.labelled_text import LABELLED_DATASETS
+from lstm_research.data.sentences import encode_texts, make_boundaries
 from lstm_research.data.vectors import read_vectors
 from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
 from lstm_research.models.cells import CELLS
@@ -150,8 +151,6 @@ class TextClassification(Task):
         for name, value in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
             if value < 1:
                 raise UserError(f"task.{name} must be at least 1, got {value}")
-        if any(b < 1 for b in bucket_boundaries) or sorted(set(bucket_boundaries)) != list(bucket_boundaries):
-            raise UserError(f"task.bucket_boundaries must be positive and increasing, got {bucket_boundaries}")
         if not 0 <= label_smoothing < 1:
             raise UserError(f"task.label_smoothing must be at least 0 and below 1, got {label_smoothing}")
         self.batch_size = batch_size
@@ -159,7 +158,7 @@ class TextClassification(Task):
         self.max_length = max_length
         self.truncate = truncate
         self.label_smoothing = label_smoothing
-        self._boundaries = (*(b for b in bucket_boundaries if b < max_length), max_length)
+        self._boundaries = make_boundaries(bucket_boundaries, max_length)
         self._dataset_config = dataset
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
         self._vocabulary_name = vocabulary["name"]
@@ -376,15 +375,9 @@ class TextClassification(Task):
 
     def _encode(self, texts: Sequence[str], labels: np.ndarray, where: str) -> tuple[_Examples, int]:
         """Returns encoded texts, and how many of them were cut."""
-        tokens = []
-        for number, text in enumerate(texts, 1):
-            try:
-                tokens.append(self.vocabulary.encode_line(text))
-            except UserError as error:
-                raise UserError(f"{where}, text {number}: {error}") from error
-        lengths = np.array([len(each) for each in tokens], np.int32)
-        lengths, num_cut = limit_lengths(lengths, max_length=self.max_length, truncate=self.truncate, where=where)
-        tokens = [each[:length] for each, length in zip(tokens, lengths, strict=True)]
+        tokens, lengths, num_cut = encode_texts(
+            self.vocabulary, texts, max_length=self.max_length, truncate=self.truncate, where=where
+        )
         return _Examples(tokens, lengths, labels), num_cut
 
     def _in_order(self, examples: _Examples) -> EvaluationBuckets:

@@ -14,8 +14,9 @@ from lstm_research.common.arrays import Array, Params, PRNGKeyArray
 from lstm_research.common.build import build
 from lstm_research.common.errors import UserError
 from lstm_research.data.batches import Batch
-from lstm_research.data.buckets import EvaluationBuckets, TrainingBuckets, limit_lengths
+from lstm_research.data.buckets import EvaluationBuckets, TrainingBuckets
 from lstm_research.data.parallel_text import PARALLEL_DATASETS
+from lstm_research.data.sentences import encode_texts, make_boundaries
 from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
 from lstm_research.decoding import DECODERS, Decoder
 from lstm_research.decoding.hypotheses import Decode, ensemble, sentence_keys
@@ -123,8 +124,6 @@ class MachineTranslation(Task):
         for name, value in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
             if value < 1:
                 raise UserError(f"task.{name} must be at least 1, got {value}")
-        if any(b < 1 for b in bucket_boundaries) or sorted(set(bucket_boundaries)) != list(bucket_boundaries):
-            raise UserError(f"task.bucket_boundaries must be positive and increasing, got {bucket_boundaries}")
         for name, rate in {
             "label_smoothing": label_smoothing,
             "scheduled_sampling_rate": scheduled_sampling_rate,
@@ -144,7 +143,7 @@ class MachineTranslation(Task):
         self.scheduled_sampling_rate = scheduled_sampling_rate
         self.coverage_loss = coverage_loss
         self.num_scored = num_scored
-        self._boundaries = (*(b for b in bucket_boundaries if b < max_length), max_length)
+        self._boundaries = make_boundaries(bucket_boundaries, max_length)
         self._dataset_config = dataset
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
         self._model_config = model
@@ -412,15 +411,15 @@ class MachineTranslation(Task):
         self, vocabulary: Vocabulary, texts: Sequence[str], where: str, num_ends: int
     ) -> tuple[list[np.ndarray], np.ndarray, int]:
         """Returns the encoded texts, their lengths with `num_ends` end symbols, and how many were cut."""
-        tokens = []
-        for number, text in enumerate(texts, 1):
-            try:
-                tokens.append(vocabulary.encode_line(text))
-            except UserError as error:
-                raise UserError(f"{where}, sentence {number}: {error}") from error
-        lengths = np.array([len(each) + num_ends for each in tokens], np.int32)
-        lengths, num_cut = limit_lengths(lengths, max_length=self.max_length, truncate=self.truncate, where=where)
-        return [each[: n - num_ends] for each, n in zip(tokens, lengths, strict=True)], lengths, num_cut
+        return encode_texts(
+            vocabulary,
+            texts,
+            max_length=self.max_length,
+            truncate=self.truncate,
+            where=where,
+            noun="sentence",
+            num_ends=num_ends,
+        )
 
     def _in_order(self, lengths: np.ndarray, collate: Callable[..., Batch]) -> EvaluationBuckets:
         return EvaluationBuckets(lengths, collate, batch_size=self.eval_batch_size, boundaries=self._boundaries)
