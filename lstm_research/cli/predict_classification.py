@@ -17,7 +17,6 @@ from lstm_research.common.errors import UserError
 SHARED_FLAGS = ("text", "input", "output")
 """The flags of `predict` that this task reads."""
 
-TEXT_COLUMN = "text"
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -26,7 +25,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "text_column",
         None,
-        f"The column of the texts, if --input is a table (.csv, .tsv); {TEXT_COLUMN!r} if none is named.",
+        "The column of the texts, if --input is a table (.csv, .tsv); as in training, or 'text', if left out.",
     )
     flags.DEFINE_string("attention_html", None, "Writes a page with the words coloured by attention to this file.")
 
@@ -34,7 +33,7 @@ def define_flags() -> None:
 def main(trained: Any) -> None:
     """Writes one line a text, as CSV: the label and the probability of each class, or the predicted number."""
     FLAGS = flags.FLAGS
-    texts = _read_texts()
+    texts = _read_texts(trained.config.dataset.get("text_column", "text"))
     predictions = trained.task.predict(trained.params, texts)
     page = None
     if FLAGS.attention_html is not None:
@@ -55,8 +54,8 @@ def main(trained: Any) -> None:
         write_atomically(Path(FLAGS.attention_html), page)
 
 
-def _read_texts() -> list[str]:
-    """Returns the texts that the flags name, empty ones too."""
+def _read_texts(trained_column: str | int) -> list[str]:
+    """Returns the texts that the flags name, empty ones too; `trained_column` is what training read."""
     FLAGS = flags.FLAGS
     suffix = Path(FLAGS.input or "").suffix.lower()
     if FLAGS.text_column is None and suffix not in _DELIMITERS:
@@ -67,7 +66,7 @@ def _read_texts() -> list[str]:
         read_input()  # says that these are two inputs
     from lstm_research.data.delimited import read_rows
 
-    columns = {"text_column": FLAGS.text_column or TEXT_COLUMN}
+    columns = {"--text_column": trained_column if FLAGS.text_column is None else FLAGS.text_column}
     return [row.values[0] for row in read_rows(FLAGS.input, "--input", columns, _DELIMITERS.get(suffix, ","))]
 
 

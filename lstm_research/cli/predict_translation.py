@@ -88,6 +88,8 @@ def _decoder(configured: Any) -> Any:
             (kind,) = (kind for kind, each in DECODERS.items() if each is wanted)
             having = " or ".join(f"--decoder={kind}" for kind, each in DECODERS.items() if hasattr(each, name))
             raise UserError(f"--{name} is no option of the decoder {kind!r}; leave it out, or use {having}")
+    if FLAGS["seed"].present and not hasattr(decoder, "temperature"):
+        raise UserError("--seed is for draws, and this decoder makes none; leave it out, or use --decoder=sample")
     if "length_penalty" in given:
         given.setdefault("alpha", None)  # what the config says is of another penalty
     return dataclasses.replace(decoder, **given)

@@ -33,7 +33,7 @@ def read_rows(path: str, where: str, columns: dict[str, Column], delimiter: str)
     Args:
       path: the file's path.
       where: the config key that names the file, for messages.
-      columns: the wanted columns by the config keys that name them: all names or all numbers.
+      columns: the wanted columns by the keys or flags that name them: all names or all numbers.
       delimiter: the character between fields.
 
     Raises:
@@ -70,7 +70,9 @@ def read_rows(path: str, where: str, columns: dict[str, Column], delimiter: str)
 
 def _find(column: Column, names: list[str], where: str, key: str) -> int:
     if column not in names:
-        raise unknown(f"column (dataset.{key}; columns in {where}):", column, names)
+        raise unknown(f"column ({key}; columns in {where}):", column, names)
+    if names.count(str(column)) > 1:
+        raise UserError(f"{where} has {names.count(str(column))} columns {column!r}; name them differently")
     return names.index(str(column))
 
 
@@ -103,7 +105,7 @@ class TableFiles(abc.ABC):
                 raise UserError(f"dataset.{key}_fraction must be above 0 and below 0.5, got {fraction:g}")
         columns = self.columns()
         if len({type(column) for column in columns.values()}) > 1 or len(set(columns.values())) < len(columns):
-            given = ", ".join(f"dataset.{key}={column!r}" for key, column in columns.items())
+            given = ", ".join(f"{key}={column!r}" for key, column in columns.items())
             raise UserError(f"columns are given by different names or by different numbers, got {given}")
         if any(isinstance(column, int) and column < 0 for column in columns.values()):
             raise UserError(f"columns are numbered from 0, got {', '.join(map(str, columns.values()))}")

@@ -131,7 +131,7 @@ class CSVFiles(TableFiles, LabelledDataset):
 
     def columns(self) -> dict[str, Column]:
         """The two columns."""
-        return {"text_column": self.text_column, "label_column": self.label_column}
+        return {"dataset.text_column": self.text_column, "dataset.label_column": self.label_column}
 
     def cut(self, rows: list[Row], valid_fraction: float, test_fraction: float) -> dict[str, list[Row]]:
         """Holds rows out by a hash of their texts."""

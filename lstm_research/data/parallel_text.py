@@ -210,7 +210,7 @@ class TSVFiles(TableFiles, ParallelDataset):
 
     def columns(self) -> dict[str, Column]:
         """The two columns."""
-        return {"source_column": self.source_column, "target_column": self.target_column}
+        return {"dataset.source_column": self.source_column, "dataset.target_column": self.target_column}
 
     def cut(self, rows: list[Row], valid_fraction: float, test_fraction: float) -> dict[str, list[Row]]:
         """Holds rows out by a hash of their sentences."""

@@ -27,6 +27,7 @@ from lstm_research.models.layers.softmax import SOFTMAXES
 from lstm_research.tasks.dynamic_evaluation import DynamicEvaluation
 from lstm_research.tasks.neural_cache import NeuralCache
 from lstm_research.tasks.task import Sums, Task
+from lstm_research.tasks.warm_start import source_vocabulary, take_all
 
 MODELS = {"language_model": LanguageModel}
 """Every model of this task by the name that configs use."""
@@ -119,6 +120,7 @@ class LanguageModelling(Task):
         self.scored_splits: tuple[str, ...] = ("test",)
         self._dataset_config = dataset
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
+        self._vocabulary_name = vocabulary["name"]
         self._model_config = model
         self._documents: dict[str, list[np.ndarray]] = {}
         self._files = files
@@ -136,8 +138,13 @@ class LanguageModelling(Task):
         return build(DATASETS, self._dataset_config, where="dataset")
 
     def load(self, source_files: Mapping[str, bytes] | None = None) -> None:
-        """Reads the data, fits the vocabulary and cuts all splits once, so that what does not fit shows now."""
-        self.vocabulary = self._vocabulary_config.fit(self._dataset.documents("train"))
+        """Reads the data, fits the vocabulary (or takes it over) and cuts all splits once, so that what does not fit shows now."""
+        if source_files is None:
+            self.vocabulary = self._vocabulary_config.fit(self._dataset.documents("train"))
+        else:
+            self.vocabulary = source_vocabulary(
+                source_files, "vocabulary.json", kind=self._vocabulary_name, wanted="language model"
+            )
         self._set_apply()
         self.train_batches(seed=0)
         for split in self.splits()[1:]:
@@ -255,6 +262,12 @@ class LanguageModelling(Task):
         """Returns what is stored in a workdir so that the run can be used without its data, by file name."""
         contents = (self.vocabulary.to_json(), self._dataset.record())
         return {name: content.encode() for name, content in zip(self.file_names, contents, strict=True)}
+
+    def warm_start(
+        self, params: Params, source_params: Params, source_files: Mapping[str, bytes]
+    ) -> tuple[Params, str]:
+        """Takes all weights of another language model of the same shape over, to go on with other text."""
+        return take_all(params, source_params)
 
     def generate(
         self, params: Params, prompt: str, *, length: int, num_samples: int, sampler: Sampler, seed: int

@@ -22,12 +22,14 @@ class Task(abc.ABC):
       batch_size: examples of a training batch.
       file_names: of what a run stores in its workdir, see `files`.
       higher_is_better: the metrics of which more is better; of all others less is.
+      unit: what one target is, for the speed of training.
       notes: what is worth saying about the data when a run starts, once loaded.
     """
 
     batch_size: int
     file_names: ClassVar[tuple[str, ...]]
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy"})
+    unit: ClassVar[str] = "tokens"
     notes: tuple[str, ...] = ()
 
     @abc.abstractmethod

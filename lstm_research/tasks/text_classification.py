@@ -33,7 +33,7 @@ from lstm_research.tasks.classification_metrics import (
     report,
 )
 from lstm_research.tasks.task import Sums, Task
-from lstm_research.tasks.warm_start import take_over
+from lstm_research.tasks.warm_start import source_vocabulary, take_layers
 
 MODELS = {"classifier": Classifier}
 """Every model of this task by the name that configs use."""
@@ -116,6 +116,7 @@ class TextClassification(Task):
 
     file_names: ClassVar[tuple[str, ...]] = ("vocabulary.json", "dataset.json", "labels.json")
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy", "macro_f1", "pearson"})
+    unit: ClassVar[str] = "texts"
 
     def __init__(
         self,
@@ -191,7 +192,11 @@ class TextClassification(Task):
         if source_files is None:
             self.vocabulary = self._vocabulary_config.fit(["\n".join([*(each.text for each in examples), ""])])
         else:
-            self.vocabulary = self._source_vocabulary(source_files)
+            if self._vectors_path is not None:
+                raise UserError("task.vectors and training.init_from both give the embedding; leave one of them out")
+            self.vocabulary = source_vocabulary(
+                source_files, "vocabulary.json", kind=self._vocabulary_name, wanted="language model"
+            )
         self._set_apply()
         if self._vectors_path is not None:
             self._vectors = read_vectors(self._vectors_path, self.vocabulary, self._model_config["embedding_size"])
@@ -299,8 +304,8 @@ class TextClassification(Task):
     def warm_start(
         self, params: Params, source_params: Params, source_files: Mapping[str, bytes]
     ) -> tuple[Params, str]:
-        """Takes embedding and recurrent layers of a language model over; see `take_over`."""
-        return take_over(params, source_params)
+        """Takes embedding and recurrent layers of a language model over; see `take_layers`."""
+        return take_layers(params, source_params)
 
     def predict(self, params: Params, texts: Sequence[str]) -> list[Prediction]:
         """Returns a prediction for each text, in the order of the texts.
@@ -387,20 +392,6 @@ class TextClassification(Task):
             batch_size=self.eval_batch_size,
             boundaries=self._boundaries,
         )
-
-    def _source_vocabulary(self, source_files: Mapping[str, bytes]) -> Vocabulary:
-        """Returns the vocabulary of the run in `training.init_from`."""
-        if self._vectors_path is not None:
-            raise UserError("task.vectors and training.init_from both give the embedding; leave one of them out")
-        if "vocabulary.json" not in source_files:
-            raise UserError("training.init_from: that run has no vocabulary.json; name the run of a language model")
-        vocabulary, wanted = from_json(source_files["vocabulary.json"].decode()), self._vocabulary_name
-        if vocabulary.kind != wanted:
-            raise UserError(
-                f"vocabulary.name is {wanted!r}, and the run in training.init_from has {vocabulary.kind!r}; make it "
-                "the same, for its vocabulary is taken over"
-            )
-        return vocabulary
 
     @property
     def _num_outputs(self) -> int:

@@ -27,6 +27,7 @@ from lstm_research.models.layers.attention import ATTENTIONS
 from lstm_research.models.seq2seq import Seq2Seq
 from lstm_research.tasks.task import Sums, Task
 from lstm_research.tasks.translation_metrics import corpus_scores
+from lstm_research.tasks.warm_start import source_vocabulary, take_all
 
 MODELS = {"seq2seq": Seq2Seq}
 """Every model of this task by the name that configs use."""
@@ -146,6 +147,7 @@ class MachineTranslation(Task):
         self._boundaries = make_boundaries(bucket_boundaries, max_length)
         self._dataset_config = dataset
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
+        self._vocabulary_name = vocabulary["name"]
         self._model_config = model
         self._pairs: dict[str, _Pairs] = {}
         self._decodes: dict[tuple[Decoder, int], Decode] = {}
@@ -154,7 +156,8 @@ class MachineTranslation(Task):
         if files is None:
             self._dataset  # noqa: B018  (a wrong dataset is refused now)
         else:
-            self._read_vocabularies(files)
+            source, target = (from_json(files[name].decode()) for name in self.file_names[:2])
+            self._set_vocabularies(source, target)
 
     @functools.cached_property
     def _dataset(self) -> Any:
@@ -171,7 +174,15 @@ class MachineTranslation(Task):
             fitted = [self._vocabulary_config.fit(["\n".join([*side, ""])]) for side in sides]
             self._set_vocabularies(fitted[0], fitted[-1])
         else:
-            self._read_vocabularies(source_files)
+            names = self.file_names[:2]
+            kind = self._vocabulary_name
+            taken = [source_vocabulary(source_files, name, kind=kind, wanted="translation") for name in names]
+            if self.joint_vocabulary and taken[0] != taken[1]:
+                raise UserError(
+                    "task.joint_vocabulary is True, and the run in training.init_from has two vocabularies; set it to "
+                    "False"
+                )
+            self._set_vocabularies(taken[0], taken[1])
         self.train_batches(seed=0)
         for split in self.splits()[1:]:
             self.eval_batches(split)
@@ -286,10 +297,7 @@ class MachineTranslation(Task):
         self, params: Params, source_params: Params, source_files: Mapping[str, bytes]
     ) -> tuple[Params, str]:
         """Takes all weights of another translation model of the same shape over, to go on with other data."""
-        shapes = [jax.tree.map(jnp.shape, each) for each in (params, source_params)]
-        if shapes[0] != shapes[1]:
-            raise UserError("training.init_from: that run has another model; give this one the same section model")
-        return jax.tree.map(lambda own, other: jnp.asarray(other, own.dtype), params, source_params), "all weights"
+        return take_all(params, source_params)
 
     def translate(
         self,
@@ -427,13 +435,6 @@ class MachineTranslation(Task):
     @property
     def _end_id(self) -> int:
         return self.target_vocabulary.end_id
-
-    def _read_vocabularies(self, files: Mapping[str, bytes]) -> None:
-        for name in self.file_names[:2]:
-            if name not in files:
-                raise UserError(f"training.init_from: that run has no {name}; name the run of a translation")
-        source, target = (from_json(files[name].decode()) for name in self.file_names[:2])
-        self._set_vocabularies(source, target)
 
     def _set_vocabularies(self, source: Vocabulary, target: Vocabulary) -> None:
         """Keeps the vocabularies, and the model as a pure function of its parameters."""

@@ -1,5 +1,6 @@
-"""Weights of one model in the place of another's: a language model's layers under a classifier."""
+"""What a run takes over from another one (`training.init_from`): vocabulary and weights."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -7,9 +8,40 @@ import jax.numpy as jnp
 
 from lstm_research.common.arrays import Params
 from lstm_research.common.errors import UserError
+from lstm_research.data.vocabulary import Vocabulary, from_json
 
 
-def take_over(params: Params, source_params: Params) -> tuple[Params, str]:
+def source_vocabulary(files: Mapping[str, bytes], name: str, *, kind: str, wanted: str) -> Vocabulary:
+    """Returns the vocabulary of the other run.
+
+    Args:
+      files: what that run stored.
+      name: the file of the vocabulary.
+      kind: `vocabulary.name` of the config.
+      wanted: the runs that have such a file, for the error message.
+
+    Raises:
+      UserError: the file is not there, or is a vocabulary of another kind.
+    """
+    if name not in files:
+        raise UserError(f"training.init_from: that run has no {name}; name the run of a {wanted}")
+    vocabulary = from_json(files[name].decode())
+    if vocabulary.kind != kind:
+        raise UserError(
+            f"vocabulary.name is {kind!r}, and the run in training.init_from has {vocabulary.kind!r}; make it "
+            "the same, for its vocabulary is taken over"
+        )
+    return vocabulary
+
+
+def take_all(params: Params, source_params: Params) -> tuple[Params, str]:
+    """Takes all weights over from a model of the same shape; for arguments and errors see `take_layers`."""
+    source = _named(source_params)
+    _check_shapes(_named(params), source, "the section model")
+    return _put(params, source), f"all {_size(source):,} weights taken over"
+
+
+def take_layers(params: Params, source_params: Params) -> tuple[Params, str]:
     """Takes `embedding.*` and `stack.*` of a language model over.
 
     Fine-tuning a language model to classify: Howard and Ruder, "Universal Language Model Fine-tuning for Text
@@ -41,21 +73,35 @@ def take_over(params: Params, source_params: Params) -> tuple[Params, str]:
             if name.startswith(("embedding.", "stack.layer_0."))
         }
         own = {name: leaf for name, leaf in own.items() if name.startswith(("embedding.", "stack.layer_0.forward."))}
+    _check_shapes(
+        own, source, "model.embedding_size, model.cell, model.num_layers and the connections around the layers"
+    )
+    parts = sorted({".".join(name.split(".")[: 2 if name.startswith("stack") else 1]) for name in source})
+    return _put(params, source), f"{_size(source):,} weights taken over: {', '.join(parts)}"
+
+
+def _check_shapes(own: dict[str, Any], source: dict[str, Any], keys: str) -> None:
     for name in sorted(own.keys() | source.keys()):
         shapes = [list(side[name].shape) if name in side else "nothing" for side in (own, source)]
         if shapes[0] != shapes[1]:
             raise UserError(
-                f"training.init_from: {name} is {shapes[0]} in this model and {shapes[1]} in that run; make "
-                "model.embedding_size, model.cell, model.num_layers and the connections around the layers the same"
+                f"training.init_from: {name} is {shapes[0]} in this model and {shapes[1]} in that run; make {keys} the "
+                "same"
             )
+
+
+def _put(params: Params, source: dict[str, Any]) -> Params:
+    """Returns the parameters with those of the source that bear the same names."""
 
     def pick(path: Any, leaf: Any) -> Any:
         name = _name(path)
         return jnp.asarray(source[name], leaf.dtype) if name in source else leaf
 
-    count = sum(leaf.size for leaf in source.values())
-    parts = sorted({".".join(name.split(".")[: 2 if name.startswith("stack") else 1]) for name in source})
-    return jax.tree_util.tree_map_with_path(pick, params), f"{count:,} weights taken over: {', '.join(parts)}"
+    return jax.tree_util.tree_map_with_path(pick, params)
+
+
+def _size(named: dict[str, Any]) -> int:
+    return sum(leaf.size for leaf in named.values())
 
 
 def _name(path: Any) -> str:

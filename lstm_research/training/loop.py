@@ -146,7 +146,8 @@ def _run_locked(
     del restored  # the first step gives up its state, and no other name may keep the memory
     tensorboard = TensorBoard(workdir.tensorboard, step if workdir.tensorboard.exists() else None)
     stack.callback(tensorboard.close)
-    progress = stack.enter_context(RunProgress(experiment.training.num_steps, step, workdir.log))
+    options = experiment.training
+    progress = stack.enter_context(RunProgress(options.num_steps, step, workdir.log, experiment.task.unit))
     for note in notes:
         progress.say(note)
     trainer = _Run(experiment, workdir, digest, evaluator, checkpoints, signals, tensorboard, progress)

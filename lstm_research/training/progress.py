@@ -21,15 +21,17 @@ class RunProgress:
       num_steps: steps of the whole run.
       step: the step the run starts from.
       log: the file that gets every line.
+      unit: what the targets are, of which the speed tells how many a second.
       console: where to show; None is standard output.
     """
 
-    def __init__(self, num_steps: int, step: int, log: Path, console: Console | None = None):
+    def __init__(self, num_steps: int, step: int, log: Path, unit: str = "tokens", console: Console | None = None):
         self._num_steps = num_steps
         self._console = console or Console(soft_wrap=True)
         self._log = open(log, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
         self._bar: Progress | None = None
-        self._rate = _Rate(step)
+        self._unit = unit
+        self._rate = _Rate(step, unit)
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -54,7 +56,7 @@ class RunProgress:
     def advance(self, step: int, *, compiled: bool = False) -> None:
         """Moves the bar; `compiled` says that this step was compiled first, so that it tells nothing of the speed."""
         if compiled:
-            self._rate = _Rate(step)
+            self._rate = _Rate(step, self._unit)
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
@@ -95,7 +97,8 @@ class RunProgress:
 class _Rate:
     """Training speed over the last interval, and the time that is left at the pace of the whole run."""
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, unit: str):
+        self._unit = unit
         self._start = self._last = (step, time.monotonic())
         self._paused = 0.0
         self._steps = self._tokens = self._pace = 0.0
@@ -113,7 +116,7 @@ class _Rate:
 
     def describe(self, left: int) -> str:
         remaining = _duration(left / self._pace) if self._pace else "?"
-        return f"{_count(self._steps)} steps/s  {_count(self._tokens)} tokens/s  {remaining} left"
+        return f"{_count(self._steps)} steps/s  {_count(self._tokens)} {self._unit}/s  {remaining} left"
 
 
 def _number(value: Any) -> str:

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 import re
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -101,6 +103,18 @@ def test_one_text_a_table_and_lines_give_the_same(command: Any, runs: Path) -> N
     assert predicted(command, "attention", "--input=table.data", "--text_column=review") == rows
 
 
+@pytest.mark.parametrize("column", ["review", 1])
+def test_a_table_is_read_by_the_column_of_training(command: Any, runs: Path, tmp_path: Path, column: Any) -> None:
+    rows = predicted(command, "attention", "--input=lines.txt")
+    shutil.copytree(runs / "attention", tmp_path / "run")
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    config["dataset"]["text_column"] = column
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    lines = (runs / "table.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "table.csv").write_text("".join(lines if column == "review" else lines[1:]))
+    assert predicted(command, str(tmp_path / "run"), f"--input={tmp_path / 'table.csv'}") == rows
+
+
 def test_lines_come_from_standard_input(command: Any, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = predicted(command, "attention", "--input=lines.txt")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\r\n".join([*TEXTS, ""]).encode())))
@@ -196,6 +210,7 @@ WRONG = {
     "both": (["--text=a", "--input=lines.txt"], "either --text=TEXT or --input=FILE"),
     "no file": (["--input=nowhere.txt"], "there is no file nowhere.txt"),
     "no column": (["--input=table.csv"], "valid: id, review"),
+    "wrong column": (["--input=table.csv", "--text_column=reviews"], "(--text_column; columns in --input: table.csv)"),
     "a text and a table": (["--text=a", "--input=table.csv"], "either --text=TEXT or --input=FILE"),
     "column of a text": (["--text=a", "--text_column=review"], "--text_column"),
     "flag of another task": (["--text=a", "--prompt=b"], "--prompt means nothing"),

@@ -169,6 +169,7 @@ WRONG = {
     "--text=a --decoder=beem": "did you mean 'beam'",
     "--text=a --temperature=0.5": "--temperature is no option of the decoder 'beam'.*--decoder=sample",
     "--text=a --decoder=greedy --num_best=2": "--num_best is no option.*--decoder=beam or --decoder=sample",
+    "--text=a --seed=3": "--seed is for draws.*--decoder=sample",
     "--text=a --num_best=5": r"num_best must be from 1 to beam_size \(4\)",
     "--text=a --attention_plot=plot.gif": "plot.gif.*png",
     "--input=nowhere.txt": "nowhere.txt",

@@ -1,9 +1,10 @@
-"""`training.init_from`: a classifier that starts from a language model's weights, as a user runs it."""
+"""`training.init_from`: a model that starts from the weights of another one, as a user runs it."""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -98,11 +99,38 @@ def test_what_does_not_fit_is_one_line(command: Any, classifier: Path, override:
     assert not Path("runs/new").exists()
 
 
-def test_a_language_model_starts_from_none(command: Any, classifier: Path) -> None:
-    result = command(
-        "train", f"--config={CONFIGS / 'word_lm.py'}:files", "--workdir=runs/new", "--config.vocabulary.name=words",
+def train_language_model(command: Any, workdir: str, *overrides: str) -> Any:
+    return command(
+        "train", f"--config={CONFIGS / 'word_lm.py'}:files", f"--workdir={workdir}",
         *(f"--config.dataset.{split}=text.txt" for split in ("train", "valid", "test")),
-        "--config.training.init_from=runs/words",
+        "--config.model.embedding_size=8", "--config.model.cell.hidden_size=8", "--config.model.num_layers=1",
+        "--config.task.batch_size=2", "--config.task.unroll_length=5", "--config.training.num_steps=2",
+        "--config.training.init_from=runs/words", *overrides,
     )  # fmt: skip
+
+
+def test_a_language_model_goes_on_from_another(command: Any, classifier: Path) -> None:
+    Path("text.txt").write_text("to be or not to be unheard\n" * 20)
+    result = train_language_model(command, "runs/still", "--config.optimizer.learning_rate=1e-30")
+    assert result.code == 0, result
+    assert "weights taken over" in result.out
+    assert Path("runs/still/vocabulary.json").read_bytes() == Path("runs/words/vocabulary.json").read_bytes()
+    source, own = (load_weights(Path(f"runs/{name}/best/model.safetensors"))[0] for name in ("words", "still"))
+    jax.tree.map(np.testing.assert_array_equal, own, source)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    {
+        "--config.model.tied=True": "training.init_from: output.bias is nothing in this model and [10] in that",
+        "--config.vocabulary.name=characters": "vocabulary.name is 'characters', and the run in training.init_from",
+    }.items(),
+)
+def test_a_language_model_of_another_kind_is_one_line(
+    command: Any, classifier: Path, override: str, message: str
+) -> None:
+    result = train_language_model(command, "runs/new", override)
     assert result.code == 2
-    assert "training.init_from: this task cannot start from another run's weights" in result.err
+    assert result.err.count("\n") == 1
+    assert message in result.err
+    assert not Path("runs/new").exists()

@@ -136,6 +136,8 @@ def test_a_missing_column_lists_the_columns(files: dict[str, str]) -> None:
     message = refused(**files, text_column="txet")
     assert "dataset.text_column" in message
     assert "'txet'; did you mean 'text'? valid: id, label, text" in message
+    Path(files["train"]).write_text("text,text,label\na,b,c\n")
+    assert "train.csv has 2 columns 'text'; name them differently" in refused(**files)
     assert "has 3 columns" in refused(**files, text_column=1, label_column=3)
 
 

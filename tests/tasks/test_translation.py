@@ -314,10 +314,15 @@ def test_a_run_starts_from_another_of_the_same_model(dataset):
     jax.tree.map(np.testing.assert_array_equal, found, source_params)
     assert line
     other = make_task(dataset, model={"embedding_size": 4})
-    with pytest.raises(UserError, match=r"training\.init_from"):
+    with pytest.raises(UserError, match=r"training\.init_from: .* is \[4, 24\] in this model and .*the section model"):
         other.warm_start(other.init(jax.random.key(0)), source_params, task.files())
-    with pytest.raises(UserError, match=r"training\.init_from"):
+    with pytest.raises(UserError, match=r"training\.init_from: that run has no vocabulary\.source\.json"):
         make_task(dataset, load=False).load({"vocabulary.json": b"{}"})
+    with pytest.raises(UserError, match=r"vocabulary\.name is 'characters'"):
+        make_task(dataset, vocabulary={"name": "characters"}, load=False).load(task.files())
+    two = make_task(dataset, joint_vocabulary=False)
+    with pytest.raises(UserError, match=r"task\.joint_vocabulary is True"):
+        make_task(dataset, load=False).load(two.files())
 
 
 def test_which_splits_are_scored(dataset, monkeypatch):
