@@ -138,7 +138,7 @@ class LanguageModelling(Task):
         return build(DATASETS, self._dataset_config, where="dataset")
 
     def load(self, source_files: Mapping[str, bytes] | None = None) -> None:
-        """Reads the data, fits the vocabulary (or takes it over) and cuts all splits once: what does not fit shows now."""
+        """Reads the data, fits or takes over the vocabulary, and cuts all splits once: what does not fit shows now."""
         if source_files is None:
             self.vocabulary = self._vocabulary_config.fit(self._dataset.documents("train"))
         else:
