@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 from lstm_research.common.errors import UserError, unknown
 
 DATASETS = ("rotten_tomatoes", "imdb", "vader", "vader_score", "csv")
-MODELS = ("forward", "last")
+MODELS = ("forward", "last", "warm_start")
 VARIANTS = ("", *DATASETS[1:], *MODELS)
 
 
@@ -101,4 +101,9 @@ def get_config(variant: str = "") -> ConfigDict:
         config.dataset = {"name": "csv", "train": "train.csv"}
         config.vocabulary = {"name": "words", "lower_case": True, "tokenizer": "punctuation", "min_count": 2}
         config.task.update(max_length=400, bucket_boundaries=(20, 50, 100, 200))
+    if "warm_start" in parts:
+        config.vocabulary = {"name": "words", "lower_case": True, "tokenizer": "punctuation", "max_size": 30000}
+        config.model.update(embedding_size=128)
+        config.model.cell.hidden_size = 256
+        config.training.init_from = "runs/imdb_lm"
     return config

@@ -39,6 +39,8 @@ class Run:
         return runs / f"{self.name}-{seed}"
 
 
+SHORT = ("training.num_steps=2000",)
+
 GROUPS: dict[str, list[Run]] = {
     "sentiment": [
         Run("rt-bidirectional-max-attention", "sentiment.py"),
@@ -48,6 +50,11 @@ GROUPS: dict[str, list[Run]] = {
     ],
     "imdb": [Run("imdb", "sentiment.py:imdb")],
     "translation": [Run("en-fr", "translation.py", seeds=(0,))],
+    # What attention is worth, in runs of less than a third of the recipe's length.
+    "attention": [
+        Run("en-fr-2000-attention", "translation.py", SHORT),
+        Run("en-fr-2000-no-attention", "translation.py:no_attention", SHORT),
+    ],
     "japanese": [Run("ja-en", "translation.py:ja-en", seeds=(0,))],
 }
 

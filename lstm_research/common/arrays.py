@@ -5,6 +5,7 @@ Every shape in the package is written with these letters:
   T  time                 B  batch            D  input features
   H  hidden units         G  gates            V  vocabulary
   E  embedding features   L  layers           S  source positions
+  C  classes              P  pooled features  N  examples
 
 Inside models arrays are time-major, `[T, B, ...]`; only `lstm_research.data` and what it feeds to the training step
 is batch-major.

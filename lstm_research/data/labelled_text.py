@@ -236,6 +236,12 @@ class TFDSLabelled(LabelledDataset):
         """Returns the texts of a split."""
         rows, labels = self._rows(split), self.labels
         if labels is None:
+            for number, (_, score) in enumerate(rows):
+                if not math.isfinite(score):
+                    raise UserError(
+                        f"dataset.{split}: example {number} of split {getattr(self, split)!r} of TFDS dataset "
+                        f"{self.dataset!r} has the score {score}; scores must be finite, name a split where they are"
+                    )
             return list(map(LabelledText._make, rows))
         by_number = hasattr(self._label, "names")  # a number of a class; otherwise its name
         valid = {number if by_number else label: number for number, label in enumerate(labels)}

@@ -1,5 +1,6 @@
 """Datasets of TFDS: small ones, prepared by TFDS itself."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
                 "text": f"{split} {number} é",
                 "label": number % 2 if split != "test" else -1,
                 "stars": [10, 9, 5][number % 3],
-                "score": number / 2,
+                "score": number / 2 if split != "test" else math.nan,
                 "topic": "ab"[number % 2],
                 "pair": {"de": f"Satz {number}", "en": f"Sentence {number}" if number else ""},
                 "vector": np.zeros(2, np.float32),
@@ -120,6 +121,7 @@ WRONG = {
     "feature 'vector' of TFDS dataset 'toy/small' is no single value": {"label_feature": "vector"},
     "feature 'stars' of TFDS dataset 'toy/small' is no text": {"text_feature": "stars"},
     "dataset.test: split 'test' of TFDS dataset 'toy/small' has the label -1, which is none of no, yes": {},
+    "dataset.test: example 0 of split 'test' of TFDS dataset 'toy/small' has the score nan": {"label_feature": "score"},
     "did you mean 'label_feature'": {"lable_feature": "a"},
     "unknown dataset.name 'tfsd:toy'": {"name": "tfsd:toy"},
 }
