@@ -15,7 +15,7 @@ and one of the models, both if separated by a comma:
     --config=configs/translation.py:additive             the attention of Bahdanau et al.
     --config=configs/translation.py:multi_head           that of Vaswani et al.
     --config=configs/translation.py:input_feeding        as in Luong et al.
-    --config=configs/translation.py:pointer_generator    copying and coverage as in See et al.
+    --config=configs/translation.py:pointer_generator    copying and coverage, See et al. (no extended vocabulary)
     --config=configs/translation.py:gnmt                 deep stacks with residuals, as in Wu et al. and Chen et al.
     --config=configs/translation.py:no_attention         the baseline, Sutskever et al.
 

@@ -17,15 +17,13 @@ from lstm_research.common.errors import UserError
 SHARED_FLAGS = ("text", "input", "output")
 """The flags of `predict` that this task reads."""
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-
 
 def define_flags() -> None:
     """Defines the flags of this command that no other task has."""
     flags.DEFINE_string(
         "text_column",
         None,
-        "The column of the texts, if --input is a table (.csv, .tsv); as in training, or 'text', if left out.",
+        "The column of the texts, if --input is a table (.csv, .tsv); that of training, or 'text', if left out.",
     )
     flags.DEFINE_string("attention_html", None, "Writes a page with the words coloured by attention to this file.")
 
@@ -33,7 +31,7 @@ def define_flags() -> None:
 def main(trained: Any) -> None:
     """Writes one line a text, as CSV: the label and the probability of each class, or the predicted number."""
     FLAGS = flags.FLAGS
-    texts = _read_texts(trained.config.dataset.get("text_column", "text"))
+    texts = _read_texts(trained.config.dataset)
     predictions = trained.task.predict(trained.params, texts)
     page = None
     if FLAGS.attention_html is not None:
@@ -54,11 +52,15 @@ def main(trained: Any) -> None:
         write_atomically(Path(FLAGS.attention_html), page)
 
 
-def _read_texts(trained_column: str | int) -> list[str]:
-    """Returns the texts that the flags name, empty ones too; `trained_column` is what training read."""
+def _read_texts(dataset: Any) -> list[str]:
+    """Returns the texts that the flags name, empty ones too.
+
+    Args:
+      dataset: the config's section; a table is read like the ones of training, if those were tables.
+    """
     FLAGS = flags.FLAGS
     suffix = Path(FLAGS.input or "").suffix.lower()
-    if FLAGS.text_column is None and suffix not in _DELIMITERS:
+    if FLAGS.text_column is None and suffix not in (".csv", ".tsv"):
         return read_input()
     if FLAGS.input in (None, "-"):
         raise UserError("--text_column names a column of a table, which must be a file: give it with --input=FILE")
@@ -66,8 +68,9 @@ def _read_texts(trained_column: str | int) -> list[str]:
         read_input()  # says that these are two inputs
     from lstm_research.data.delimited import read_rows
 
-    columns = {"--text_column": trained_column if FLAGS.text_column is None else FLAGS.text_column}
-    return [row.values[0] for row in read_rows(FLAGS.input, "--input", columns, _DELIMITERS.get(suffix, ","))]
+    column = dataset.get("text_column", "text") if FLAGS.text_column is None else FLAGS.text_column
+    delimiter = "\t" if suffix == ".tsv" else dataset.get("delimiter", ",")
+    return [row.values[0] for row in read_rows(FLAGS.input, "--input", {"--text_column": column}, delimiter)]
 
 
 def _table(predictions: list[Any], names: tuple[str, ...] | None) -> str:

@@ -22,7 +22,7 @@ def read_input() -> list[str]:
     if FLAGS.input != "-":
         from lstm_research.data.text_files import read_lines
 
-        return read_lines(FLAGS.input, "--input")
+        return read_lines(FLAGS.input, "--input", blank=True)
     try:
         lines = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

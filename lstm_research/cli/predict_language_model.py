@@ -26,7 +26,7 @@ def main(trained: Any) -> None:
     FLAGS = flags.FLAGS
     from lstm_research.decoding.sampling import Sampler
 
-    prompt = _read_prompt()
+    prompt = _read_prompt(trained.task.default_prompt)
     pieces = trained.task.generate(
         trained.params,
         prompt,
@@ -47,10 +47,13 @@ def main(trained: Any) -> None:
     write_output("\n".join(texts) + "\n")
 
 
-def _read_prompt() -> str:
+def _read_prompt(default: str | None) -> str:
     FLAGS = flags.FLAGS
     if FLAGS.input is None:
-        return "\n" if FLAGS.prompt is None else FLAGS.prompt
+        prompt = default if FLAGS.prompt is None else FLAGS.prompt
+        if prompt is None:
+            raise UserError(f"the vocabulary of {FLAGS.workdir} has no new line to begin with; give --prompt=TEXT")
+        return prompt
     if FLAGS.prompt is not None:
         raise UserError("--prompt and --input (a file with the prompt) are two prompts; leave one of them out")
     return "\n".join(read_input())

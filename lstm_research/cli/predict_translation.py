@@ -56,11 +56,11 @@ def main(trained: Any) -> None:
     lines = read_input()
     decoder = _decoder(trained.task.decoder)
     plots = _plot_paths(FLAGS.attention_plot, lines)
+    if plots and not trained.task.attends:
+        raise UserError(f"--attention_plot: the model in {FLAGS.workdir} has no attention to draw; leave the flag out")
     members = [_member(entry, trained) for entry in FLAGS.ensemble]
     params = (trained.params, *members) if members else trained.params
     found = trained.task.translate(params, lines, decoder=decoder, seed=FLAGS.seed)
-    if plots:
-        _plot(plots, found)
     if FLAGS.num_best is None:
         written = [_one_line(translations[0].text) for translations in found]
     else:
@@ -70,6 +70,7 @@ def main(trained: Any) -> None:
             for each in translations
         ]
     write_output("".join(line + "\n" for line in written))
+    _plot(plots, found)
 
 
 def _decoder(configured: Any) -> Any:
@@ -80,7 +81,8 @@ def _decoder(configured: Any) -> Any:
     if FLAGS.decoder is not None and FLAGS.decoder not in DECODERS:
         raise unknown("--decoder", FLAGS.decoder, DECODERS)
     wanted = type(configured) if FLAGS.decoder is None else DECODERS[FLAGS.decoder]
-    decoder = configured if isinstance(configured, wanted) else wanted()
+    limits = {name: getattr(configured, name) for name in ("max_length_ratio", "max_length_offset")}
+    decoder = configured if isinstance(configured, wanted) else wanted(**limits)
     valid = {field.name for field in dataclasses.fields(decoder)}
     given = {name: FLAGS[name].value for name in OPTIONS if FLAGS[name].present}
     for name in given:
@@ -103,8 +105,13 @@ def _member(entry: str, trained: Any) -> Any:
     """
     from lstm_research.training.trained_run import TrainedRun
 
-    workdir, _, checkpoint = entry.partition("@")
-    other = TrainedRun.load(workdir, checkpoint or "best")
+    workdir, checkpoint = entry, "best"
+    if "@" in entry and not Path(entry).is_dir():
+        workdir, checkpoint = entry.rsplit("@", 1)
+    try:
+        other = TrainedRun.load(workdir, checkpoint)
+    except UserError as error:
+        raise UserError(f"--ensemble={entry}: {error}") from error
     if other.config.model.to_dict() != trained.config.model.to_dict():
         raise UserError(f"--ensemble={entry}: not the model of {flags.FLAGS.workdir}; its section model must be equal")
     for name in {*trained.files, *other.files} - {"dataset.json"}:
@@ -147,10 +154,6 @@ def _plot(plots: dict[Path, list[int]], found: list[list[Any]]) -> None:
         maps = []
         for index in indices:
             best = found[index][0]
-            if best.pieces and best.attention is None:
-                raise UserError(
-                    f"--attention_plot: the model in {flags.FLAGS.workdir} has no attention to draw; leave the flag out"
-                )
             if best.pieces:
                 maps.append(AttentionMap(best.source_pieces, best.pieces, best.attention, str(index + 1)))
         if maps:

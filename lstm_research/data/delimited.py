@@ -28,7 +28,8 @@ def read_rows(path: str, where: str, columns: dict[str, Column], delimiter: str)
     """Returns the rows of a table.
 
     Columns are named by the first line, or numbered from 0 in a file without such a line. Fields may be quoted as in
-    CSV, unless they are separated by tabs: then a quotation mark is a quotation mark. Blank lines are no rows.
+    CSV, unless they are separated by tabs: then a quotation mark is a quotation mark. Blank lines are no rows. All rows
+    have as many fields as the first line.
 
     Args:
       path: the file's path.
@@ -44,7 +45,8 @@ def read_rows(path: str, where: str, columns: dict[str, Column], delimiter: str)
     reader = csv.reader(
         text, delimiter=delimiter, quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL, strict=True
     )
-    rows = []
+    rows: list[Row] = []
+    width: int | None = None
     indices: list[int] | None = [column for column in columns.values() if isinstance(column, int)] or None
     try:
         line = 1
@@ -52,13 +54,19 @@ def read_rows(path: str, where: str, columns: dict[str, Column], delimiter: str)
             begin, line = line, reader.line_num + 1
             if not fields:
                 continue
+            width = len(fields) if width is None else width
+            if len(fields) != width:
+                raise UserError(
+                    f"{where}: {path} line {begin} has {len(fields)} fields separated by {delimiter!r}, and the first "
+                    f"line has {width}; quote fields that hold the separator"
+                )
             if indices is None:
                 indices = [_find(column, fields, f"{where}: {path}", key) for key, column in columns.items()]
                 continue
-            if max(indices) >= len(fields):
+            if max(indices) >= width:
                 raise UserError(
-                    f"{where}: {path} line {begin} has {len(fields)} columns separated by {delimiter!r}, and needs at "
-                    f"least {max(indices) + 1}"
+                    f"{where}: {path} has {width} columns separated by {delimiter!r}, and {' or '.join(columns)} names "
+                    f"number {max(indices)}; the first is number 0"
                 )
             rows.append(Row(tuple(fields[index] for index in indices), path, begin))
     except csv.Error as error:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
@@ -21,7 +22,8 @@ def hold_out(
 
     The groups of examples with equal keys are put in the order of their keys' sha256. From the first on they go to the
     test split until it is large enough, then to the validation split, and the rest is for training. A split keeps that
-    order, so its first examples are a fair sample of it.
+    order, so its first examples are a fair sample of it. A group that is more than twice as large as all of a split
+    should be is for training.
 
     Args:
       examples: all examples.
@@ -34,12 +36,17 @@ def hold_out(
     for example in examples:
         groups.setdefault(key(example), []).append(example)
     splits: dict[str, list[Example]] = {"train": [], "valid": [], "test": []}
-    sizes = {"test": 0, "valid": 0}
+    wanted_sizes = {"test": num_test, "valid": num_valid}
+    sizes = dict.fromkeys(wanted_sizes, 0)
     for name in sorted(groups, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()):
-        split = "test" if sizes["test"] < num_test else "valid" if sizes["valid"] < num_valid else "train"
-        splits[split] += groups[name]
+        split = next((split for split, wanted in wanted_sizes.items() if sizes[split] < wanted), "train")
         if split in sizes:
-            sizes[split] += size(groups[name])
+            added = size(groups[name])
+            if added > 2 * wanted_sizes[split]:
+                split = "train"
+            else:
+                sizes[split] += added
+        splits[split] += groups[name]
     return splits
 
 
@@ -85,4 +92,5 @@ def connected(links: Iterable[tuple[Hashable, Hashable]]) -> Callable[[Hashable]
 @functools.lru_cache(maxsize=4096)
 def _letters(text: str) -> str:
     """The letters and digits of a sentence in lower case; all of it where it has none."""
+    text = unicodedata.normalize("NFC", text)
     return "".join(filter(str.isalnum, text.casefold())) or text

@@ -166,6 +166,12 @@ class CSVFiles(TableFiles, LabelledDataset):
         labels = self.labels
         if labels is not None:
             if label not in self._numbers:
+                if row.path == self.train:
+                    raise UserError(
+                        f"{row.path} line {row.line} has the label {label!r}, and is held out, with no other example "
+                        "of it left for training; add more of them, leave the line out, or give dataset.valid and "
+                        "dataset.test"
+                    )
                 raise UserError(
                     f"{row.path} line {row.line} has the label {label!r}, which no training example has ({len(labels)} "
                     f"labels, {', '.join(labels[:20])}); give examples of it in {self.train}, or leave the line out"

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
 
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.data import bible, tatoeba
@@ -22,11 +23,13 @@ class ParallelDataset(Dataset):
 
     Attributes:
       source: the language that is translated.
-      target: the language that it is translated to.
+      target: the language that it is translated to. A code such as "ja" tells BLEU how to find words.
+      normalized: whether its sentences are what `normalize` returns; those to translate are then treated alike.
     """
 
     source: str
     target: str
+    normalized: ClassVar[bool] = False
 
     @property
     def languages(self) -> tuple[str, str]:
@@ -62,6 +65,7 @@ def as_examples(pairs: Iterable[tuple[str, ...]], split: str) -> list[SentencePa
 class _BuiltIn(ParallelDataset):
     """What the built-in datasets share: pairs are kept once, and serve in both directions."""
 
+    normalized: ClassVar[bool] = True
     source: str = "en"
     target: str = "fr"
 
@@ -147,7 +151,7 @@ class ParallelFiles(ParallelDataset):
       test_source: path of the sentences for test.
       test_target: path or paths of their translations.
       source: the language that is translated, for messages.
-      target: the language that it is translated to.
+      target: the language that it is translated to, as a code such as "ja", which tells BLEU how to find words.
     """
 
     train_source: str
@@ -199,7 +203,7 @@ class TSVFiles(TableFiles, ParallelDataset):
       source_column: number or name of the column of sentences.
       target_column: number or name of the column of translations.
       source: the language that is translated, for messages.
-      target: the language that it is translated to.
+      target: the language that it is translated to, as a code such as "ja", which tells BLEU how to find words.
     """
 
     delimiter: str = "\t"

@@ -20,13 +20,16 @@ def paths_of(given: Paths, where: str) -> tuple[str, ...]:
     return paths
 
 
-def read_lines(path: str, where: str) -> list[str]:
-    """Returns the lines of a UTF-8 file without their ends (LF or CRLF); empty ones too, but none after the last."""
-    lines = read_text(path, where).split("\n")
+def read_lines(path: str, where: str, *, blank: bool = False) -> list[str]:
+    """Returns the lines of a UTF-8 file without their ends (LF or CRLF); empty ones too, but none after the last.
+
+    For the arguments see `read_text`.
+    """
+    lines = read_text(path, where, blank=blank).split("\n")
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
 
 
-def read_text(path: str, where: str, *, any_bytes: bool = False) -> str:
+def read_text(path: str, where: str, *, any_bytes: bool = False, blank: bool = False) -> str:
     """Returns the text of a UTF-8 file as it is, without a byte order mark. Line ends are not changed.
 
     Args:
@@ -34,13 +37,17 @@ def read_text(path: str, where: str, *, any_bytes: bool = False) -> str:
       where: the config key that names it, for messages.
       any_bytes: the file need not be UTF-8. Its text is all of its bytes; those that are no UTF-8 are lone surrogates,
         as Python's error handler "surrogateescape" has them.
+      blank: it may be nothing but white space.
 
     Raises:
       UserError: the file is missing, empty, cannot be read or is not UTF-8 (the message has the byte offset).
     """
     check_file(path, where)
     file = Path(path).expanduser()
-    return _read(str(file), file.stat().st_mtime_ns, where, any_bytes)
+    text = _read(str(file), file.stat().st_mtime_ns, where, any_bytes)
+    if not blank and not text.strip():
+        raise UserError(f"{where}: {path} is empty or only white space; give a file with text")
+    return text
 
 
 @functools.lru_cache(maxsize=16)
@@ -57,11 +64,7 @@ def _read(path: str, modified: int, where: str, any_bytes: bool) -> str:
         raise UserError(
             f"{where}: {path} is not UTF-8: byte 0x{byte:02x} at byte offset {error.start}; convert it to UTF-8"
         ) from error
-    if not any_bytes:
-        text = text.removeprefix("\ufeff")
-    if not text.strip():
-        raise UserError(f"{where}: {path} is empty or only white space; give a file with text")
-    return text
+    return text if any_bytes else text.removeprefix("\ufeff")
 
 
 def check_file(path: str, where: str) -> None:

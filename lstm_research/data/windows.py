@@ -148,11 +148,11 @@ class ContiguousWindows(_Windows):
             row_length = self.windows_per_epoch * unroll_length
         elif not 0 < unroll_deviation <= unroll_length / 2 or unroll_length < 10:
             raise UserError(
-                "unroll_deviation must be above 0 and at most half of unroll_length, which must then be at least 10; "
-                f"got {unroll_deviation} and {unroll_length}"
+                "task.unroll_deviation must be above 0 and at most half of task.unroll_length, which must then be at "
+                f"least 10; got {unroll_deviation} and {unroll_length}"
             )
         elif not 0 <= short_rate <= 1:
-            raise UserError(f"short_rate must be between 0 and 1, got {short_rate}")
+            raise UserError(f"task.short_rate must be between 0 and 1, got {short_rate}")
         else:
             self.windows_per_epoch = math.ceil(row_length / mean_length)
         self.unroll_deviation = unroll_deviation

@@ -16,6 +16,9 @@ from lstm_research.decoding.hypotheses import Decode, Hypotheses, LengthLimit, S
 UNATTENDED = 1e-30
 """What the coverage penalty takes as the attention on a source position that got less: log 0 would be no score."""
 
+MAX_ALPHA = 5
+"""Of the length penalty: more would leave the range of float32 with the longest sentences."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BeamSearch(LengthLimit):
@@ -55,7 +58,7 @@ class BeamSearch(LengthLimit):
       beam_size: K, the number of live hypotheses.
       num_best: how many finished hypotheses to return, at most K.
       length_penalty: "none", "wu" or "average".
-      alpha: α of the length penalty, at least 0; None for the usual: 0.6 for "wu", 1 for "average".
+      alpha: α of the length penalty, from 0 to 5; None for the usual: 0.6 for "wu", 1 for "average".
       coverage_penalty: β, at least 0; above 0 it needs a model with attention.
       no_repeat_ngram: n, if no hypothesis may contain the same n symbols in a row twice; None to allow it.
     """
@@ -77,8 +80,8 @@ class BeamSearch(LengthLimit):
             raise UserError(f"length_penalty must be none, wu or average, got {self.length_penalty!r}")
         if self.alpha is not None and self.length_penalty == "none":
             raise UserError("alpha changes nothing with length_penalty='none'; set length_penalty to wu or average")
-        if self.alpha is not None and not 0 <= self.alpha < math.inf:
-            raise UserError(f"alpha must be at least 0, got {self.alpha}")
+        if self.alpha is not None and not 0 <= self.alpha <= MAX_ALPHA:
+            raise UserError(f"alpha must be from 0 to {MAX_ALPHA}, got {self.alpha}")
         if not 0 <= self.coverage_penalty < math.inf:
             raise UserError(f"coverage_penalty must be at least 0, got {self.coverage_penalty}")
         if self.no_repeat_ngram is not None and self.no_repeat_ngram < 1:

@@ -40,7 +40,7 @@ class Sampler:
 
     def __call__(self, key: PRNGKeyArray, logits: Float[Array, "*batch V"]) -> Int[Array, "*batch"]:
         """Draws one symbol for each row of logits."""
-        if self.temperature == 0:
+        if self.temperature < np.finfo(np.float32).tiny:  # as 0: differences over it are infinite
             return jnp.argmax(logits, axis=-1)
         # Relative to the largest, so that no temperature makes it overflow.
         logits = (logits - jnp.max(logits, axis=-1, keepdims=True)) / self.temperature

@@ -21,7 +21,7 @@ def with_width(section: Section, width: int | None = None) -> dict[str, Any]:
       width: None is one that serves to check the rest of the section.
 
     Raises:
-      UserError: the section has `num_params` and a width, or no cell.
+      UserError: the section has `num_params` and a width, or no cell, or tied weights that have no one size.
     """
     section = dict(section)
     num_params = section.pop("num_params", None)
@@ -36,6 +36,12 @@ def with_width(section: Section, width: int | None = None) -> dict[str, Any]:
         raise UserError(
             f"model.num_params = {num_params:,} picks model.cell.hidden_size, which is set to {cell['hidden_size']}; "
             "set one of them to None"
+        )
+    sizes = [section.get(name) for name in ("embedding_size", "last_hidden_size")]
+    if section.get("tied") and sizes[0] != sizes[1] and not (section.get("softmax") or {}).get("latent_size"):
+        raise UserError(
+            "model.tied with model.num_params: leave model.embedding_size and model.last_hidden_size both out, or give "
+            f"both the same number, got {sizes[0]} and {sizes[1]}"
         )
     if section.get("embedding_size") is None:
         section.pop("embedding_size", None)

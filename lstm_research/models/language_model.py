@@ -99,8 +99,8 @@ class LanguageModel(nnx.Module):
                 raise UserError(f"model.tied needs weights of one size for all symbols, not {name}; set it to False")
             if self.softmax.class_size(size) != embedding_size:
                 raise UserError(
-                    f"model.tied needs model.embedding_size = {self.softmax.class_size(size)}, the size of the "
-                    f"stack's output, got {embedding_size}; model.last_hidden_size = {embedding_size} would do"
+                    f"model.tied makes the embedding the output layer, which reads {self.softmax.class_size(size)} "
+                    f"features, and model.embedding_size = {embedding_size}; make the two sizes the same"
                 )
             del output["kernel"]
             self.output_bias = nnx.Param(output.pop("bias"))

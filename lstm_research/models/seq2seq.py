@@ -99,7 +99,8 @@ class Seq2Seq(nnx.Module):
 
         P(w) = (1 - p) softmax(logits)_w + p Σ_{s: source_s = w} a_s        p = σ([c_t; h_t; x_t] v + b)
 
-    See, Liu and Manning, "Get To The Point: Summarization with Pointer-Generator Networks", 2017.
+    See, Liu and Manning, "Get To The Point: Summarization with Pointer-Generator Networks", 2017, but for their
+    extended vocabulary: a word that the vocabulary lacks is copied as `<unk>`. Subwords spell most such words.
 
     Parameters: `source_embedding.table` and `target_embedding.table`, or with shared embeddings one `embedding.table`;
     `encoder.*` and `encoder_top.*` (see `RecurrentStack`), `bridge.*`, `decoder.*`; `output.kernel` and `output.bias`,
@@ -183,6 +184,13 @@ class Seq2Seq(nnx.Module):
         self.share_embeddings = share_embeddings
 
         num_decoder = num_layers if decoder_layers is None else decoder_layers
+        if num_decoder < 1:
+            raise UserError(f"model.decoder_layers must be at least 1, got {num_decoder}")
+        if merge != "concat" and not num_lower:
+            raise UserError("model.merge joins two directions, and model.bidirectional_layers is 0; leave it out")
+        if attend_from == "bottom" and num_decoder == 1:
+            key = "num_layers" if decoder_layers is None else "decoder_layers"
+            raise UserError(f"model.attend_from='bottom' has no effect on one layer; set model.{key} above 1")
         counts = {"encoder": num_lower, "encoder_top": num_layers - num_lower}
         stack_rates = dict.fromkeys(counts, rates)
         if all(counts.values()):  # where the two stacks meet, the dropout is that between layers
@@ -319,9 +327,11 @@ class Seq2Seq(nnx.Module):
         ).astype(jnp.promote_types(features.dtype, "float32"))
         if output.copy_logits is None:
             return logits
-        # Where there is nothing to copy the attention is 0 everywhere, and all is generated.
         copied = output.weights * jax.nn.sigmoid(output.copy_logits)[..., None]
-        generated = 1 - jnp.sum(copied, axis=-1, keepdims=True)
+        # Where there is nothing to copy the attention is 0 everywhere, and all is generated. Not 1 - p: close to p = 1
+        # that would have lost its digits, and its gradient.
+        can_copy = jnp.any(output.weights > 0, axis=-1, keepdims=True)
+        generated = jnp.where(can_copy, jax.nn.sigmoid(-output.copy_logits)[..., None], 1.0)
         rows = jnp.arange(len(source))[:, None]
         probabilities = (generated * jax.nn.softmax(logits)).at[..., rows, source].add(copied)
         return jnp.log(jnp.maximum(probabilities, jnp.finfo(probabilities.dtype).tiny))

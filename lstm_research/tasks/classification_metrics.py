@@ -85,11 +85,13 @@ def bootstrap_intervals(confusion: Float[np.ndarray, "C C"]) -> dict[str, float]
     They are those of the percentile bootstrap (Efron, 1979). Examples drawn with replacement have a confusion matrix
     whose cells are of a multinomial distribution, so the matrix is drawn, with a fixed seed.
     """
-    generator, cells = np.random.default_rng(0), confusion.ravel()
+    generator, (rows, columns) = np.random.default_rng(0), np.nonzero(confusion)
+    cells = confusion[rows, columns]
     resampled: dict[str, list[float]] = {}
     for _ in range(NUM_RESAMPLES):  # one by one: with many classes a thousand matrices would be much memory
-        draw = generator.multinomial(round(cells.sum()), cells / cells.sum()).reshape(confusion.shape)
-        for name, value in classification_metrics(draw.astype(np.float64)).items():
+        draw = np.zeros(confusion.shape)
+        draw[rows, columns] = generator.multinomial(round(cells.sum()), cells / cells.sum())
+        for name, value in classification_metrics(draw).items():
             resampled.setdefault(name, []).append(value)
     ends: dict[str, float] = {}
     for name, values in resampled.items():

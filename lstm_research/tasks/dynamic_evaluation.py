@@ -69,8 +69,9 @@ class DynamicEvaluation:
 
     def loss(self, task: Any, params: Params, split: str, should_stop: Callable[[], bool]) -> float | None:
         """Returns the cross-entropy over a split in nats, or None if `should_stop` said so."""
-        trained = jax.device_put(params)
-        gradient = _make_gradient(task)
+        # The updates are far smaller than the weights: in bfloat16 most would be lost.
+        trained = jax.tree.map(lambda p: jnp.asarray(p, jnp.promote_types(p.dtype, jnp.float32)), params)
+        gradient = _make_gradient(task, jax.tree.map(lambda p: p.dtype, params))
         rms = None
         if self.rule == "rms":
             rms = self._root_mean_square(task, trained, gradient, should_stop)
@@ -142,10 +143,16 @@ class DynamicEvaluation:
         return jax.tree.map(lambda s: jnp.sqrt(s / self.statistics_batches), squares)
 
 
-def _make_gradient(task: Any) -> Callable[[Params, Any, Any], tuple[Params, Array, Any]]:
-    """Makes the function that gives the gradient of a batch's mean loss, its summed loss, and the next carry."""
+def _make_gradient(task: Any, dtypes: Params) -> Callable[[Params, Any, Any], tuple[Params, Array, Any]]:
+    """Makes the function that gives the gradient of a batch's mean loss, its summed loss, and the next carry.
+
+    Args:
+      task: what has the loss.
+      dtypes: of the parameters that the loss is computed with.
+    """
 
     def mean_loss(params: Params, batch: Any, carry: Any) -> tuple[Array, tuple[Array, Any]]:
+        params = jax.tree.map(lambda p, dtype: p.astype(dtype), params, dtypes)
         loss, weight, _, carry = task.loss(params, batch, carry, None)
         return loss / jnp.maximum(weight, 1), (loss, carry)
 

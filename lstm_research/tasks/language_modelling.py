@@ -67,7 +67,7 @@ class LanguageModelling(Task):
         eval_batch_size: int = 10,
         reset_rate: float = 0.0,
         unroll_deviation: float | None = None,
-        short_rate: float = 0.05,
+        short_rate: float | None = None,
         activation_regularization: float = 0.0,
         temporal_activation_regularization: float = 0.0,
         neural_cache: Mapping[str, Any] | None = None,
@@ -87,7 +87,7 @@ class LanguageModelling(Task):
           unroll_deviation: the standard deviation of the lengths of training windows, which are about `unroll_length`;
             None gives all this length. The learning rate of a step is in proportion to the length of its window.
             Merity, Keskar and Socher 2018, as the next three.
-          short_rate: the probability that a window is about half as long, with `unroll_deviation`.
+          short_rate: the probability that a window is about half as long, with `unroll_deviation`; None is 0.05.
           activation_regularization: α of the penalty α mean(y²) on the outputs of the last layer, after dropout.
           temporal_activation_regularization: β of the penalty β mean((h_t - h_{t-1})²) on the same before dropout.
             Both are in the gradient, and not in the loss that is reported.
@@ -111,13 +111,20 @@ class LanguageModelling(Task):
         for name in ("batch_size", "unroll_length", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"task.{name} must be at least 1, got {getattr(self, name)}")
+        if short_rate is not None and unroll_deviation is None:
+            raise UserError("task.short_rate means nothing without task.unroll_deviation; leave it out, or set both")
         self.unroll_deviation = unroll_deviation
-        self.short_rate = short_rate
+        self.short_rate = 0.05 if short_rate is None else short_rate
         self.adaptations: dict[str, Any] = {
             "perplexity_cache": NeuralCache.from_config(neural_cache),
             "perplexity_dynamic": DynamicEvaluation.from_config(dynamic_evaluation),
         }
         self.scored_splits: tuple[str, ...] = ("test",)
+        if dataset.get("unit") == "bytes" and vocabulary.get("name") != "bytes":
+            raise UserError(
+                "dataset.unit='bytes' cuts the text inside of characters, for vocabulary.name='bytes'; set it to "
+                f"'characters' for vocabulary.name={vocabulary.get('name')!r}"
+            )
         self._dataset_config = dataset
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
         self._vocabulary_name = vocabulary["name"]
@@ -286,9 +293,14 @@ class LanguageModelling(Task):
             seed=seed,
         )
 
+    @property
+    def default_prompt(self) -> str | None:
+        """What a text is begun with where nothing else is given: a new line; None if the vocabulary has none."""
+        return None if self.vocabulary.unknown_symbols("\n") else "\n"
+
     def samples(self, params: Params) -> dict[str, str]:
         """Returns what a finished run keeps to look at, by file name: a text that begins a line, if there are lines."""
-        prompt = self.vocabulary.symbols[-1] if self.vocabulary.unknown_symbols("\n") else "\n"
+        prompt = self.default_prompt or self.vocabulary.symbols[-1]
         pieces = self.generate(params, prompt, length=500, num_samples=1, sampler=Sampler(temperature=0.8), seed=0)
         return {"sample.txt": "".join(piece for (piece,) in pieces).lstrip("\n") + "\n"}
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 from flax import nnx
 
 from lstm_research.common.arrays import Array, Params, PRNGKeyArray
@@ -149,7 +150,8 @@ class TextClassification(Task):
           vectors: a text file of pre-trained vectors (GloVe or word2vec), which the embedding starts from.
           files: what `files` returned for the run that is continued or used.
         """
-        for name, value in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+        counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "max_length": max_length}
+        for name, value in counts.items():
             if value < 1:
                 raise UserError(f"task.{name} must be at least 1, got {value}")
         if not 0 <= label_smoothing < 1:
@@ -313,7 +315,9 @@ class TextClassification(Task):
         Raises:
           UserError: a text is too long, or has symbols that the vocabulary neither has nor replaces.
         """
-        examples, _ = self._encode(texts, np.zeros(len(texts), np.int32), "input")
+        examples, num_cut = self._encode(texts, np.zeros(len(texts), np.int32), "input")
+        if num_cut:
+            logging.warning("%d of %d texts are cut to task.max_length=%d", num_cut, len(texts), self.max_length)
         batches = self._in_order(examples)
         predictions: dict[int, Prediction] = {}
         for number, batch in enumerate(batches):

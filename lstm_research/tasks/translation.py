@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from flax import nnx
 
 from lstm_research.common.arrays import Array, Params, PRNGKeyArray
@@ -15,6 +16,7 @@ from lstm_research.common.build import build
 from lstm_research.common.errors import UserError
 from lstm_research.data.batches import Batch
 from lstm_research.data.buckets import EvaluationBuckets, TrainingBuckets
+from lstm_research.data.examples import normalize
 from lstm_research.data.parallel_text import PARALLEL_DATASETS
 from lstm_research.data.sentences import encode_texts, make_boundaries
 from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
@@ -42,7 +44,8 @@ class Translation(NamedTuple):
     Attributes:
       text: the translation.
       score: what the decoder ranks by.
-      log_prob: log P(translation | sentence), that of its end included.
+      log_prob: log P(translation | sentence), that of its end included; 0 for an empty line, of which the model is not
+        asked.
       pieces: the symbols of the translation, without the end.
       source_pieces: the symbols of the sentence.
       attention: of each piece on each source piece; None if the model has none.
@@ -72,7 +75,8 @@ class MachineTranslation(Task):
 
     Attributes:
       source_vocabulary: symbols and their numbers, once loaded.
-      target_vocabulary: the same object, with a joint vocabulary.
+      target_vocabulary: the same, with a joint vocabulary.
+      attends: whether the model has attention.
       notes: how many sentences were cut, once loaded.
       file_names: of what a run stores in its workdir, see `files`.
     """
@@ -122,7 +126,8 @@ class MachineTranslation(Task):
             none if 0. The test split is translated as a whole.
           files: what `files` returned for the run that is continued or used.
         """
-        for name, value in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+        counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "max_length": max_length}
+        for name, value in counts.items():
             if value < 1:
                 raise UserError(f"task.{name} must be at least 1, got {value}")
         for name, rate in {
@@ -146,13 +151,22 @@ class MachineTranslation(Task):
         self.num_scored = num_scored
         self._boundaries = make_boundaries(bucket_boundaries, max_length)
         self._dataset_config = dataset
+        self._normalized = getattr(PARALLEL_DATASETS.get(str(dataset.get("name"))), "normalized", False)
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
         self._vocabulary_name = vocabulary["name"]
         self._model_config = model
         self._pairs: dict[str, _Pairs] = {}
         self._decodes: dict[tuple[Decoder, int], Decode] = {}
         self._files = files
-        self._make_model(2, 2, jax.random.key(0), abstract=True)  # an impossible model is refused before data is read
+        # An impossible model is refused before data is read.
+        self.attends = self._make_model(2, 2, jax.random.key(0), abstract=True).attends
+        needing = {
+            "task.coverage_loss": coverage_loss,
+            "task.decoder.coverage_penalty": getattr(self.decoder, "coverage_penalty", 0),
+        }
+        for name, number in needing.items():
+            if number and not self.attends:
+                raise UserError(f"{name} needs a model with attention; set it to 0, or give model.attention")
         if files is None:
             self._dataset  # noqa: B018  (a wrong dataset is refused now)
         else:
@@ -311,7 +325,8 @@ class MachineTranslation(Task):
 
         Args:
           params: of the model; or of several, which translate together (see `decoding.hypotheses.ensemble`).
-          lines: an empty one has an empty translation.
+          lines: those without a word, empty or white space, have an empty translation. Longer ones than
+            `task.max_length` are cut if `task.truncate` says so, with a warning.
           decoder: how translations are found; None: as the config says.
           seed: of what the decoder draws.
 
@@ -321,6 +336,7 @@ class MachineTranslation(Task):
         Raises:
           UserError: a line is too long, or has symbols that the vocabulary neither has nor replaces.
         """
+        lines = ["" if line.isspace() else normalize(line) if self._normalized else line for line in lines]
         found = self._translate(params, lines, decoder or self.decoder, seed, lambda: False)
         assert found is not None  # nothing asks it to stop
         return found
@@ -329,7 +345,9 @@ class MachineTranslation(Task):
         self, params: Any, lines: Sequence[str], decoder: Decoder, seed: int, should_stop: Callable[[], bool]
     ) -> list[list[Translation]] | None:
         members = jax.device_put(params if isinstance(params, tuple) else (params,))
-        sources, lengths, _ = self._encode_side(self.source_vocabulary, lines, "the text", 0)
+        sources, lengths, num_cut = self._encode_side(self.source_vocabulary, lines, "the text", 0)
+        if num_cut:
+            logging.warning("%d of %d sentences are cut to task.max_length=%d", num_cut, len(lines), self.max_length)
         found = [[Translation("", 0.0, 0.0, (), (), None)] for _ in lines]
         filled = np.flatnonzero(lengths)
         pairs = _Pairs([sources[i] for i in filled], [], lengths[filled])
@@ -441,9 +459,7 @@ class MachineTranslation(Task):
         self.source_vocabulary, self.target_vocabulary = source, target
         self._apply = functional(self._make_model(len(source), len(target), jax.random.key(0), abstract=True))[0]
 
-    def _make_model(
-        self, source_size: int, target_size: int, key: PRNGKeyArray, *, abstract: bool = False
-    ) -> nnx.Module:
+    def _make_model(self, source_size: int, target_size: int, key: PRNGKeyArray, *, abstract: bool = False) -> Seq2Seq:
         """Builds the model; without arrays if `abstract`."""
         make = functools.partial(
             build,

@@ -1,5 +1,6 @@
 """What a run takes over from another one (`training.init_from`): vocabulary and weights."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,8 +8,61 @@ import jax
 import jax.numpy as jnp
 
 from lstm_research.common.arrays import Params
+from lstm_research.common.build import build
 from lstm_research.common.errors import UserError
 from lstm_research.data.vocabulary import Vocabulary, from_json
+from lstm_research.models.budget import with_width
+from lstm_research.models.cells import CELLS
+from lstm_research.models.layers.attention import ATTENTIONS
+
+WIRING: dict[str, Any] = {
+    **dict.fromkeys(("residual", "highway", "skip", "skip_output", "input_feeding", "copy"), False),
+    "attend_from": "top",
+    "merge": "concat",
+}
+"""Keys of the section `model` that say how layers are connected, with what they are if left out."""
+
+
+def check_wiring(model: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+    """Refuses weights that mean something else here, though their shapes may fit.
+
+    Args:
+      model: the config's section `model`.
+      source: that of the other run.
+
+    Raises:
+      UserError: cells, attention or the connections between layers differ.
+    """
+    for key, table in {"cell": CELLS, "attention": ATTENTIONS}.items():
+        own, other = (_described(with_width(each).get(key), table, key) for each in (model, source))
+        # A language model has no attention, and a classifier that starts from it needs none.
+        if own != other and own and other:
+            if own["type"] != other["type"]:
+                name, found = "name", [each[key]["name"] for each in (model, source)]
+            else:
+                name = min(name for name in own if own[name] != other[name])
+                found = [each[name] for each in (own, other)]
+            raise _differs(f"{key}.{name}", *found)
+    if model.get("bidirectional"):  # of which only the first layer is taken
+        return
+    for key, default in WIRING.items():
+        own, other = model.get(key, default), source.get(key, default)
+        if own != other:
+            raise _differs(key, own, other)
+
+
+def _differs(key: str, own: Any, other: Any) -> UserError:
+    return UserError(f"training.init_from: model.{key} is {own!r} here and {other!r} in that run; make it the same")
+
+
+def _described(section: Mapping[str, Any] | None, table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Returns what the built part computes: its fields, but for those that only say how weights are drawn."""
+    if section is None:
+        return {}
+    part = build(table, section, where=f"model.{key}")
+    drawn = ("initializer", "bias", "chrono", "hidden_size")
+    fields = {each.name: getattr(part, each.name) for each in dataclasses.fields(part)}
+    return {"type": type(part)} | {k: v for k, v in fields.items() if not any(word in k for word in drawn)}
 
 
 def source_vocabulary(files: Mapping[str, bytes], name: str, *, kind: str, wanted: str) -> Vocabulary:

@@ -13,6 +13,7 @@ from lstm_research.common.arrays import Params
 from lstm_research.common.build import build, check_keywords
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.tasks import TASKS
+from lstm_research.tasks.warm_start import check_wiring
 from lstm_research.training.optimizers import Optimizer, build_optimizer
 from lstm_research.training.step import Sums, TrainState, init_state, make_train_step
 from lstm_research.training.weights import load_weights
@@ -118,7 +119,7 @@ class Experiment:
             )
         source: Any = ()
         if files is None:
-            source = read_source(training.init_from) if training.init_from is not None else ()
+            source = read_source(training.init_from, sections["model"]) if training.init_from is not None else ()
             task.load(*source[1:])
         notes = task.notes
         if source:  # what does not fit is refused now
@@ -150,14 +151,22 @@ class Experiment:
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
 
 
-def read_source(path: str) -> tuple[Params, dict[str, bytes]]:
+def read_source(path: str, model: Mapping[str, Any]) -> tuple[Params, dict[str, bytes]]:
     """Returns the best weights of the run in `training.init_from`, and what its task stored, by file name.
 
+    Args:
+      path: the run's workdir.
+      model: the section of the model that starts from it.
+
     Raises:
-      UserError: not a workdir, or one without best weights.
+      UserError: not a workdir, or one without best weights, or of a model that differs.
     """
     try:
         workdir, config = read_workdir(Path(path))
+    except UserError as error:
+        raise UserError(f"training.init_from: {error}") from error
+    check_wiring(model, check_sections(config)["model"])
+    try:
         return load_weights(workdir.best_weights)[0], read_task_files(workdir, config)
     except UserError as error:
         raise UserError(f"training.init_from: {error}") from error

@@ -104,14 +104,14 @@ def test_one_text_a_table_and_lines_give_the_same(command: Any, runs: Path) -> N
 
 
 @pytest.mark.parametrize("column", ["review", 1])
-def test_a_table_is_read_by_the_column_of_training(command: Any, runs: Path, tmp_path: Path, column: Any) -> None:
+def test_a_table_is_read_like_those_of_training(command: Any, runs: Path, tmp_path: Path, column: Any) -> None:
     rows = predicted(command, "attention", "--input=lines.txt")
     shutil.copytree(runs / "attention", tmp_path / "run")
     config = json.loads((tmp_path / "run/config.json").read_text())
-    config["dataset"]["text_column"] = column
+    config["dataset"] |= {"text_column": column, "delimiter": ";"}
     (tmp_path / "run/config.json").write_text(json.dumps(config))
-    lines = (runs / "table.csv").read_text().splitlines(keepends=True)
-    (tmp_path / "table.csv").write_text("".join(lines if column == "review" else lines[1:]))
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=";").writerows([["id", "review"]] * (column == "review") + [*enumerate(TEXTS)])
     assert predicted(command, str(tmp_path / "run"), f"--input={tmp_path / 'table.csv'}") == rows
 
 

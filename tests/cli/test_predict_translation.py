@@ -23,7 +23,7 @@ class _Task:
     """Translates into capitals, and notes what it was asked for."""
 
     def __init__(self, decoder: Any, attention: bool = True):
-        self.decoder, self.attention = decoder, attention
+        self.decoder, self.attention, self.attends = decoder, attention, attention
 
     def translate(self, params: Any, lines: Any, *, decoder: Any, seed: int) -> list[list[Translation]]:
         self.asked = SimpleNamespace(params=params, lines=list(lines), decoder=decoder, seed=seed)

@@ -86,6 +86,8 @@ WRONG = {
     "--config.training.init_from=runs/none": "training.init_from: no workdir at runs/none",
     "--config.model.embedding_size=4": "training.init_from: embedding.table is [10, 4] in this model",
     "--config.vocabulary.name=characters": "vocabulary.name is 'characters', and the run in training.init_from",
+    "--config.model.cell.name=gru": "training.init_from: model.cell.name is 'gru' here and 'lstm' in that run",
+    "--config.model.cell.name=capped_lstm": "model.cell.input_gate is 'capped' here and 'free' in that run",
 }
 
 

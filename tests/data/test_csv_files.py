@@ -138,7 +138,31 @@ def test_a_missing_column_lists_the_columns(files: dict[str, str]) -> None:
     assert "'txet'; did you mean 'text'? valid: id, label, text" in message
     Path(files["train"]).write_text("text,text,label\na,b,c\n")
     assert "train.csv has 2 columns 'text'; name them differently" in refused(**files)
-    assert "has 3 columns" in refused(**files, text_column=1, label_column=3)
+    message = refused(**files, text_column=1, label_column=3)
+    assert "has 3 columns separated by ','" in message
+    assert "dataset.label_column names number 3" in message
+
+
+@pytest.mark.parametrize("line", ["4,a good, funny film,good", "4,good"])
+def test_a_line_with_another_number_of_fields_is_refused(files: dict[str, str], line: str) -> None:
+    number = len(Path(files["train"]).read_text().splitlines()) + 1
+    with Path(files["train"]).open("a") as file:
+        file.write(line + "\n")
+    message = refused(**files)
+    assert (
+        f"train.csv line {number} has {line.count(',') + 1} fields separated by ',', and the first line has 3"
+        in message
+    )
+
+
+def test_a_label_that_is_only_in_a_split_cut_from_training(tmp_path: Path) -> None:
+    rows = [(number, f"text {number}", "good" if number % 2 else "bad") for number in range(100)]
+    parts = make(train=write(tmp_path / "all.csv", rows))
+    held_out = parts.examples("test")[0].text
+    rows = [(number, text, "rare" if text == held_out else label) for number, text, label in rows]
+    message = refused(train=write(tmp_path / "all.csv", rows))
+    line = 2 + [text for _, text, _ in rows].index(held_out)
+    assert f"all.csv line {line} has the label 'rare', and is held out, with no other example of it left" in message
 
 
 @pytest.mark.parametrize(
@@ -162,7 +186,7 @@ def test_wrong_keys_are_named(keys: dict[str, Any], part: str, files: dict[str, 
     ("content", "part"),
     [
         ('text,label\na,"b\n', "is not CSV"),
-        ("text,label\na,b\nc\n", "line 3 has 1 columns separated by ',', and needs at least 2"),
+        ("text,label\na,b\nc\n", "line 3 has 1 fields separated by ',', and the first line has 2"),
         ("text,label\n", "has no rows"),
         ("text,label\na,b\nc,\n", "line 3 has no label in column 'label'"),
         ("text,label\na,b\nc,b\n", "has only one label, 'b'"),

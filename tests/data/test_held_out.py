@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import unicodedata
 
 import pytest
 
@@ -62,3 +63,19 @@ def test_no_sentence_is_on_two_sides(seed: int) -> None:
     draw.shuffle(pairs)
     again = hold_out_pairs(pairs, num_valid=40, num_test=40)
     assert {split: set(members) for split, members in again.items()} == {s: set(m) for s, m in splits.items()}
+
+
+def test_spellings_of_one_sentence_in_unicode_are_one() -> None:
+    composed, decomposed = ([unicodedata.normalize(form, f"é{n}") for n in range(400)] for form in ("NFC", "NFD"))
+    pairs = [(one, f"a{n}") for n, one in enumerate(composed)] + [(one, f"b{n}") for n, one in enumerate(decomposed)]
+    splits = hold_out_pairs(pairs, num_valid=80, num_test=80)
+    sides = [{unicodedata.normalize("NFC", source) for source, _ in members} for members in splits.values()]
+    assert all(sides)
+    assert not any(one & other for one, other in itertools.combinations(sides, 2))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_group_that_would_fill_a_split_is_for_training(seed: int) -> None:
+    pairs = [(f"{seed} {number}", "OK" if number < 600 else f"T{number}") for number in range(1000)]
+    splits = hold_out_pairs(pairs, num_valid=100, num_test=100)
+    assert {split: len(members) for split, members in splits.items()} == {"train": 800, "valid": 100, "test": 100}
