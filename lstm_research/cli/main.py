@@ -11,7 +11,7 @@ COMMANDS = {
     "data": "list, prepare and show datasets",
     "train": "train a model from a config, or go on with a run",
     "evaluate": "evaluate a run on a split",
-    "predict": "let a run predict: generate text",
+    "predict": "let a run predict: text, labels, translations",
     "export": "write a run's weights and config for use elsewhere",
     "benchmark": "measure recurrent layers and training steps",
 }

@@ -22,7 +22,9 @@ Collate = Callable[[Int[np.ndarray, "B"], Bool[np.ndarray, "B"], int], Batch]
 Rows that are not valid only fill the batch, and must weigh nothing; their index is that of another row."""
 
 
-def limit_lengths(lengths: Lengths, *, max_length: int, truncate: bool, where: str) -> tuple[Lengths, int]:
+def limit_lengths(
+    lengths: Lengths, *, max_length: int, truncate: bool, where: str, trained: bool = False
+) -> tuple[Lengths, int]:
     """Applies the longest length that a config allows.
 
     Args:
@@ -30,6 +32,7 @@ def limit_lengths(lengths: Lengths, *, max_length: int, truncate: bool, where: s
       max_length: the longest length.
       truncate: whether longer sequences are cut (the end is lost) rather than refused.
       where: where the sequences come from, for the message, as in "split 'train'".
+      trained: whether the config is that of a run that has been trained, which cannot be changed any more.
 
     Returns:
       The lengths after cutting, and how many examples were cut.
@@ -41,9 +44,10 @@ def limit_lengths(lengths: Lengths, *, max_length: int, truncate: bool, where: s
         raise UserError(f"task.max_length must be at least 1, got {max_length}")
     num_cut = int((_larger(lengths) > max_length).sum())
     if num_cut and not truncate:
+        way_out = "shorten or divide them" if trained else "raise it, or have them cut by task.truncate=True"
         raise UserError(
             f"{where}: {num_cut:,} of {len(lengths):,} sequences are longer than task.max_length={max_length} "
-            f"(the longest: {lengths.max():,}); raise it, or have them cut by task.truncate=True"
+            f"(the longest: {lengths.max():,}); {way_out}"
         )
     return np.minimum(lengths, max_length), num_cut
 

@@ -315,7 +315,7 @@ class TextClassification(Task):
         Raises:
           UserError: a text is too long, or has symbols that the vocabulary neither has nor replaces.
         """
-        examples, num_cut = self._encode(texts, np.zeros(len(texts), np.int32), "input")
+        examples, num_cut = self._encode(texts, np.zeros(len(texts), np.int32), "the input", trained=True)
         if num_cut:
             logging.warning("%d of %d texts are cut to task.max_length=%d", num_cut, len(texts), self.max_length)
         batches = self._in_order(examples)
@@ -382,10 +382,12 @@ class TextClassification(Task):
                 self.notes = (*self.notes, note)
         return self._examples[split]
 
-    def _encode(self, texts: Sequence[str], labels: np.ndarray, where: str) -> tuple[_Examples, int]:
+    def _encode(
+        self, texts: Sequence[str], labels: np.ndarray, where: str, *, trained: bool = False
+    ) -> tuple[_Examples, int]:
         """Returns encoded texts, and how many of them were cut."""
         tokens, lengths, num_cut = encode_texts(
-            self.vocabulary, texts, max_length=self.max_length, truncate=self.truncate, where=where
+            self.vocabulary, texts, max_length=self.max_length, truncate=self.truncate, where=where, trained=trained
         )
         return _Examples(tokens, lengths, labels), num_cut
 

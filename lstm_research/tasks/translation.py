@@ -18,7 +18,13 @@ from lstm_research.data.batches import Batch
 from lstm_research.data.buckets import EvaluationBuckets, TrainingBuckets
 from lstm_research.data.examples import normalize
 from lstm_research.data.parallel_text import PARALLEL_DATASETS
-from lstm_research.data.sentences import encode_texts, make_boundaries
+from lstm_research.data.sentences import (
+    EncodedPairs,
+    collate_pairs,
+    collate_sources,
+    encode_texts,
+    make_boundaries,
+)
 from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
 from lstm_research.decoding import DECODERS, Decoder
 from lstm_research.decoding.hypotheses import Decode, ensemble, sentence_keys
@@ -57,14 +63,6 @@ class Translation(NamedTuple):
     pieces: tuple[str, ...]
     source_pieces: tuple[str, ...]
     attention: np.ndarray | None
-
-
-class _Pairs(NamedTuple):
-    """Encoded pairs; the targets begin and end with the end symbol."""
-
-    sources: list[np.ndarray]
-    targets: list[np.ndarray]
-    lengths: np.ndarray  # [N, 2]: symbols to read, and to predict
 
 
 class MachineTranslation(Task):
@@ -155,7 +153,7 @@ class MachineTranslation(Task):
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
         self._vocabulary_name = vocabulary["name"]
         self._model_config = model
-        self._pairs: dict[str, _Pairs] = {}
+        self._pairs: dict[str, EncodedPairs] = {}
         self._decodes: dict[tuple[Decoder, int], Decode] = {}
         self._files = files
         # An impossible model is refused before data is read.
@@ -208,14 +206,12 @@ class MachineTranslation(Task):
     def train_batches(self, seed: int) -> TrainingBuckets:
         """Returns the training batches; item k is the batch of step k.
 
-        A batch has `source` int32 `[B, S]`, `source_lengths` int32 `[B]`, `inputs` int32 `[B, T]` (the end symbol, then
-        the target), `targets` int32 `[B, T]` (the target, then the end symbol) and `weights` float32 `[B, T]`, 0 on
-        padding.
+        A batch has `source`, `source_lengths`, `inputs`, `targets` and `weights`, see `collate_pairs`.
         """
         pairs = self._encoded("train")
         return TrainingBuckets(
             pairs.lengths,
-            functools.partial(_collate, pairs),
+            functools.partial(collate_pairs, pairs),
             batch_size=self.batch_size,
             boundaries=self._boundaries,
             seed=seed,
@@ -224,7 +220,7 @@ class MachineTranslation(Task):
     def eval_batches(self, split: str) -> EvaluationBuckets:
         """Returns batches that hold every pair of a split exactly once, one for each translation of a sentence."""
         pairs = self._encoded(split)
-        return self._in_order(pairs.lengths, functools.partial(_collate, pairs))
+        return self._in_order(pairs.lengths, functools.partial(collate_pairs, pairs))
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Draws the model's parameters."""
@@ -337,21 +333,29 @@ class MachineTranslation(Task):
           UserError: a line is too long, or has symbols that the vocabulary neither has nor replaces.
         """
         lines = ["" if line.isspace() else normalize(line) if self._normalized else line for line in lines]
-        found = self._translate(params, lines, decoder or self.decoder, seed, lambda: False)
+        found = self._translate(params, lines, decoder or self.decoder, seed, lambda: False, trained=True)
         assert found is not None  # nothing asks it to stop
         return found
 
     def _translate(
-        self, params: Any, lines: Sequence[str], decoder: Decoder, seed: int, should_stop: Callable[[], bool]
+        self,
+        params: Any,
+        lines: Sequence[str],
+        decoder: Decoder,
+        seed: int,
+        should_stop: Callable[[], bool],
+        *,
+        trained: bool = False,
     ) -> list[list[Translation]] | None:
+        """See `translate`; with `trained` for lines that come from outside, of which nothing has been said yet."""
         members = jax.device_put(params if isinstance(params, tuple) else (params,))
-        sources, lengths, num_cut = self._encode_side(self.source_vocabulary, lines, "the text", 0)
-        if num_cut:
+        sources, lengths, num_cut = self._encode_side(self.source_vocabulary, lines, "the input", 0, trained=trained)
+        if num_cut and trained:
             logging.warning("%d of %d sentences are cut to task.max_length=%d", num_cut, len(lines), self.max_length)
         found = [[Translation("", 0.0, 0.0, (), (), None)] for _ in lines]
         filled = np.flatnonzero(lengths)
-        pairs = _Pairs([sources[i] for i in filled], [], lengths[filled])
-        batches = self._in_order(pairs.lengths, functools.partial(_collate_sources, pairs))
+        pairs = EncodedPairs([sources[i] for i in filled], [], lengths[filled])
+        batches = self._in_order(pairs.lengths, functools.partial(collate_sources, pairs))
         for number in range(len(batches)):
             if should_stop():
                 return None
@@ -413,7 +417,7 @@ class MachineTranslation(Task):
             raise UserError(f"split {split!r} of the dataset has no examples")
         return examples
 
-    def _encoded(self, split: str) -> _Pairs:
+    def _encoded(self, split: str) -> EncodedPairs:
         """Returns the encoded pairs of a split, read once."""
         if split not in self._pairs:
             sides = zip(
@@ -427,14 +431,14 @@ class MachineTranslation(Task):
             ]
             (sources, source_lengths, source_cut), (targets, target_lengths, target_cut) = encoded
             targets = [np.concatenate([[self._end_id], each, [self._end_id]]) for each in targets]
-            self._pairs[split] = _Pairs(sources, targets, np.stack([source_lengths, target_lengths], axis=1))
+            self._pairs[split] = EncodedPairs(sources, targets, np.stack([source_lengths, target_lengths], axis=1))
             if num_cut := source_cut + target_cut:
                 note = f"split {split!r}: {num_cut:,} sentences cut to {self.max_length} symbols"
                 self.notes = (*self.notes, note)
         return self._pairs[split]
 
     def _encode_side(
-        self, vocabulary: Vocabulary, texts: Sequence[str], where: str, num_ends: int
+        self, vocabulary: Vocabulary, texts: Sequence[str], where: str, num_ends: int, *, trained: bool = False
     ) -> tuple[list[np.ndarray], np.ndarray, int]:
         """Returns the encoded texts, their lengths with `num_ends` end symbols, and how many were cut."""
         return encode_texts(
@@ -443,6 +447,7 @@ class MachineTranslation(Task):
             max_length=self.max_length,
             truncate=self.truncate,
             where=where,
+            trained=trained,
             noun="sentence",
             num_ends=num_ends,
         )
@@ -478,23 +483,3 @@ class MachineTranslation(Task):
 
 def _with_gradient_of(minimized: Array, value: Array) -> Array:
     return minimized + jax.lax.stop_gradient(value - minimized)
-
-
-def _collate_sources(pairs: _Pairs, indices: np.ndarray, valid: np.ndarray, length: int) -> Batch:
-    """Returns the part of a batch that is read, see `MachineTranslation.train_batches`."""
-    source = np.zeros((len(indices), length), np.int32)
-    for row, index in enumerate(indices):
-        source[row, : len(pairs.sources[index])] = pairs.sources[index]
-    lengths = np.array([len(pairs.sources[index]) for index in indices], np.int32)
-    return {"source": source, "source_lengths": lengths}
-
-
-def _collate(pairs: _Pairs, indices: np.ndarray, valid: np.ndarray, length: int) -> Batch:
-    """Returns a batch, see `MachineTranslation.train_batches`."""
-    inputs, targets = np.zeros((2, len(indices), length), np.int32)
-    for row, index in enumerate(indices):
-        count = pairs.lengths[index, 1]
-        inputs[row, :count], targets[row, :count] = pairs.targets[index][:-1], pairs.targets[index][1:]
-    weights = valid[:, None] & (np.arange(length) < pairs.lengths[indices, 1:])
-    batch = _collate_sources(pairs, indices, valid, length)
-    return {**batch, "inputs": inputs, "targets": targets, "weights": weights.astype(np.float32)}

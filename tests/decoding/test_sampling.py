@@ -37,7 +37,9 @@ def draws(sampler, logits, n, seed=0):
     return np.asarray(jax.jit(sampler)(jax.random.key(seed), rows))
 
 
-@pytest.mark.parametrize("sampler", [Sampler(0.0), Sampler(1.0, top_k=1), Sampler(1.0, top_p=1e-6), Sampler(1e-30)])
+@pytest.mark.parametrize(
+    "sampler", [Sampler(0.0), Sampler(1.0, top_k=1), Sampler(1.0, top_p=1e-6), Sampler(1e-30), Sampler(1e-39, top_k=2)]
+)
 def test_no_freedom_gives_the_most_likely_symbol(sampler):
     logits = 100 * RANDOM_LOGITS
     tokens = sampler(KEY, logits)

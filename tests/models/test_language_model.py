@@ -107,16 +107,16 @@ def test_tied_weights_are_one_parameter_with_both_gradients():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tied": True}, f"model.embedding_size = {H}"),
+        ({"tied": True}, f"which reads {H} features"),
         ({"embedding_size": 0}, "model.embedding_size"),
         ({"num_layers": 0}, "num_layers"),
-        ({"tied": True, "last_hidden_size": 5}, "model.embedding_size = 5"),
+        ({"tied": True, "last_hidden_size": 5}, "which reads 5 features, and model.embedding_size = "),
         ({"tied": True}, "make the two sizes the same"),
         ({"last_hidden_size": 3, "num_layers": 1}, "model.last_hidden_size has no effect on one layer"),
         ({"last_hidden_size": 3, "residual": True}, "model.last_hidden_size makes a last layer that nothing can pass"),
         ({"last_hidden_size": 3, "highway": True}, "model.last_hidden_size"),
         ({"tied": True, "softmax": AdaptiveSoftmax((2,))}, "model.tied needs weights of one size"),
-        ({"tied": True, "softmax": MixtureSoftmax(2, latent_size=5)}, "model.embedding_size = 5"),
+        ({"tied": True, "softmax": MixtureSoftmax(2, latent_size=5)}, "which reads 5 features"),
         ({"softmax": AdaptiveSoftmax((V,))}, "model.softmax.cutoffs"),
     ],
 )

@@ -22,7 +22,7 @@ def make_task(tmp_path):
     (tmp_path / "a.txt").write_text(OTHER)
     (tmp_path / "b.txt").write_text("not that\nto be\n")
 
-    def make(test=("a.txt", "b.txt"), **section):
+    def make(test=("a.txt", "b.txt"), model=None, **section):
         paths = tuple(str(tmp_path / name) for name in test)
         task = LanguageModelling(
             dataset={
@@ -32,7 +32,8 @@ def make_task(tmp_path):
                 "test": tuple(paths),
             },
             vocabulary={"name": "characters"},
-            model={"name": "language_model", "embedding_size": 4, "cell": {"name": "lstm", "hidden_size": 6}},
+            model={"name": "language_model", "embedding_size": 4, "cell": {"name": "lstm", "hidden_size": 6}}
+            | (model or {}),
             batch_size=2,
             unroll_length=7,
             dynamic_evaluation=section or None,
@@ -121,6 +122,20 @@ def test_a_step_of_nearly_nothing_is_the_plain_evaluation(make_task, rule):
     task.eval_batch_size = 1
     params = varied(task.init(jax.random.key(0)))
     assert run(task, params) == pytest.approx(Evaluator(task).evaluate(params, "valid")["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("rule", "learning_rate"), [("sgd", 0.01), ("rms", 1e-3)])
+def test_weights_in_bfloat16_learn_in_float32(make_task, rule, learning_rate):
+    options = {"rule": rule, "learning_rate": learning_rate, "unroll_length": 4}
+    task = make_task(**options)
+    narrow = make_task(model={"param_dtype": "bfloat16"}, **options)
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), varied(task.init(jax.random.key(0))))
+    wide = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+    change = run(task, wide) - Evaluator(task).evaluate(wide, "valid")["loss"]
+    found = run(narrow, params) - Evaluator(narrow).evaluate(params, "valid")["loss"]
+    # Of such small steps most would be lost where weights have three digits.
+    assert found == pytest.approx(change, rel=0.2)
+    assert change < -1e-3, change
 
 
 class First(NamedTuple):

@@ -282,6 +282,11 @@ def test_impossible_texts_are_refused(dataset, options, named):
         ({"model": {"softmax": {"name": "adaptive", "cutoffs": (9, 3)}}}, "model.softmax.cutoffs must be rising"),
         ({"model": {"num_params": 5000}}, "model.num_params = 5,000 picks model.cell.hidden_size, which is set to 6"),
         ({"activation_regularization": -1.0}, "task.activation_regularization"),
+        ({"short_rate": 0.1}, "task.short_rate means nothing without task.unroll_deviation"),
+        (
+            {"dataset": {"name": "text_file", "path": "x", "unit": "bytes"}},
+            "dataset.unit='bytes' cuts .* set it to 'characters' for vocabulary.name='characters'",
+        ),
         ({"model": {"cell": {"name": "gru", "hidden_size": 3}, "dropout": {"zoneout_c_rate": 0.1}}}, "zoneout_c_rate"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 import sacrebleu
 
 from lstm_research.common.errors import UserError
+from lstm_research.data.parallel_text import ParallelFiles
 from lstm_research.decoding import DECODERS, BeamSearch, Greedy
 from lstm_research.tasks import TASKS, MachineTranslation
 from lstm_research.tasks.translation_metrics import corpus_scores
@@ -335,7 +336,7 @@ def test_which_splits_are_scored(dataset, monkeypatch):
     assert some.scores(params, "valid", lambda: True) is None
     read = []
     encode = some._encode_side
-    monkeypatch.setattr(some, "_encode_side", lambda v, lines, *rest: read.append(lines) or encode(v, lines, *rest))
+    monkeypatch.setattr(some, "_encode_side", lambda v, lines, *a, **k: read.append(lines) or encode(v, lines, *a, **k))
     assert set(some.scores(params, "valid", lambda: False)) == set(names)
     assert read == [HELD_OUT[:2]]
 
@@ -361,6 +362,10 @@ def test_scores_are_those_of_sacrebleu_with_references_of_any_number():
     assert signatures["bleu"].startswith("nrefs:var|")
     assert "tok:char" in corpus_scores(["猫がいる"], [["犬がいる"]], "ja")[1]["bleu"]
     assert corpus_scores(["猫がいるよ"], [["犬がいるよ"]], "ja")[0]["bleu"] > 10
+    for language, tokenizer in {"translation/ja": "char", "zh-CN": "zh", "pair/zh_TW": "zh", "th": "char"}.items():
+        assert f"tok:{tokenizer}|" in corpus_scores(["猫"], [["犬"]], language)[1]["bleu"]
+    for language in ("target", "de-AT", "java"):
+        assert "tok:13a|" in corpus_scores(["a"], [["b"]], language)[1]["bleu"]
 
 
 def test_metrics_are_sums_over_counts(dataset):
@@ -368,7 +373,7 @@ def test_metrics_are_sums_over_counts(dataset):
     assert metrics == {"loss": 1.5, "accuracy": 0.25, "perplexity": pytest.approx(math.exp(1.5))}
 
 
-def test_long_sentences_are_refused_or_cut_and_counted(dataset):
+def test_long_sentences_are_refused_or_cut_and_counted(dataset, caplog):
     with pytest.raises(UserError, match=r"split 'train', source: \d+ of 100 sequences.*task\.max_length=3"):
         make_task(dataset, max_length=3)
     task = make_task(dataset, max_length=3, truncate=True)
@@ -378,9 +383,23 @@ def test_long_sentences_are_refused_or_cut_and_counted(dataset):
     assert batch["targets"].shape == (16, 3)
     assert (batch["targets"][batch["weights"].sum(axis=1) == 3, 2] == task.target_vocabulary.end_id).all()
     params = task.init(jax.random.key(0))
-    assert task.translate(params, ["a b c a b c"])[0][0].source_pieces == ("a", "b", "c")
-    with pytest.raises(UserError, match=r"task\.max_length=5"):
+    with caplog.at_level("WARNING"):
+        assert task.translate(params, ["a", "a b c a b c"])[1][0].source_pieces == ("a", "b", "c")
+    assert "1 of 2 sentences are cut to task.max_length=3" in caplog.text
+    with pytest.raises(UserError, match=r"the input: .*task\.max_length=5.*; shorten or divide them"):
         make_task(dataset).translate(params, ["a b c a b c"])
+
+
+def test_lines_are_normalized_as_those_of_training_were(dataset, monkeypatch):
+    options = {"vocabulary": {"name": "characters", "unknown": "replace"}, "max_length": 12}
+    task = make_task(dataset, **options)
+    params = varied(task.init(jax.random.key(0)))
+    lines = [" \u00a0\t", "a\u00a0 b ", "a b"]
+    blank, spaced, plain = (best.source_pieces for (best,) in task.translate(params, lines))
+    assert (blank, plain, len(spaced)) == ((), ("a", " ", "b"), 5)  # files are read as they are
+    monkeypatch.setattr(ParallelFiles, "normalized", True)
+    blank, spaced, plain = (best.source_pieces for (best,) in make_task(dataset, **options).translate(params, lines))
+    assert (blank, spaced) == ((), plain)
 
 
 @pytest.mark.parametrize(
@@ -401,6 +420,12 @@ def test_long_sentences_are_refused_or_cut_and_counted(dataset):
         ({"model": {"attention": {"name": "generl"}}}, "'general'"),
         ({"model": {"attention": {"name": "additive", "num_heads": 2}}}, "model.attention.num_heads"),
         ({"model": {"attention": {"name": "dot"}}}, "model.merge"),
+        ({"max_length": 0}, "task.max_length"),
+        ({"model": {"attention": {"name": "none"}}, "coverage_loss": 1.0}, "task.coverage_loss needs a model with att"),
+        (
+            {"model": {"attention": {"name": "none"}}, "decoder": {"name": "beam", "coverage_penalty": 0.1}},
+            "task.decoder.coverage_penalty needs a model with attention",
+        ),
         ({"model": {"share_embeddings": True}, "joint_vocabulary": False}, "task.joint_vocabulary"),
         ({"model": {"dropout": {"input_rte": 0.1}}}, "'input_rate'"),
     ],

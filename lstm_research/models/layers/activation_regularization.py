@@ -19,7 +19,8 @@ def activation_penalty(
         Σ_t w_t (α mean(y_t²) + β mean((h_t - h_{t-1})²))
 
     with means over features. Divided by Σ w it is the penalty of Merity, McCann and Socher, "Revisiting Activation
-    Regularization for Language RNNs", 2017. The first step has no difference, nor has the first of a document.
+    Regularization for Language RNNs", 2017, but that they divide the differences by one step less. The first step has
+    none, nor has the first of a document.
 
     Args:
       ys: outputs y after dropout.
