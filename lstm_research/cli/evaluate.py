@@ -2,6 +2,7 @@
 
 lstm-research evaluate --workdir=runs/char_lm --split=test
 lstm-research evaluate --workdir=runs/char_lm --checkpoint=latest --json
+lstm-research evaluate --workdir=runs/en_fr --decoder=beam --beam_size=10
 lstm-research evaluate --workdir=runs/word_lm --neural_cache=500,0.3,0.1 --dynamic_evaluation=0.002,0.02
 """
 
@@ -10,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from lstm_research.cli import run_flags
+from lstm_research.cli import decoder_flags, run_flags
 from lstm_research.common.errors import UserError
 
 
@@ -18,6 +19,7 @@ def define_flags() -> None:
     """Defines the flags of this command."""
     run_flags.define_flags()
     flags.DEFINE_string("split", "test", "The split to evaluate: train, valid or test.")
+    decoder_flags.define_flags()
     flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
     of_config = "Overrides task.{0} of the run's config; none leaves it out."
     flags.DEFINE_string(
@@ -38,6 +40,7 @@ def main(argv: list[str]) -> None:
     """Evaluates a run."""
     trained = run_flags.load(argv)
     _set_adaptations(trained)
+    _set_decoder(trained)
     metrics = trained.evaluate(flags.FLAGS.split)
     if flags.FLAGS.json:
         print(json.dumps({"step": trained.step, "split": flags.FLAGS.split, **metrics}))
@@ -69,6 +72,17 @@ def _set_adaptations(trained: Any) -> None:
         metric, kind, types = kinds[name]
         section = None if text == "none" else {**(trained.config.task.get(name) or {}), **_numbers(name, text, types)}
         task.adaptations[metric] = kind.from_config(section)
+
+
+def _set_decoder(trained: Any) -> None:
+    """Has the task of a translation run decode as the flags say."""
+    FLAGS, task = flags.FLAGS, trained.task
+    if hasattr(task, "decoder"):
+        task.decoder = decoder_flags.decoder(task.decoder)
+        return
+    for name in FLAGS:
+        if str(FLAGS.find_module_defining_flag(name)) == decoder_flags.__name__ and FLAGS[name].present:
+            raise UserError(f"--{name} is for translation, which the run in {FLAGS.workdir} does not; leave it out")
 
 
 def _numbers(name: str, text: str, types: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,13 @@ from typing import Any
 
 from absl import flags
 
-from lstm_research.cli import predict_classification, predict_language_model, predict_translation, run_flags
+from lstm_research.cli import (
+    decoder_flags,
+    predict_classification,
+    predict_language_model,
+    predict_translation,
+    run_flags,
+)
 from lstm_research.common.errors import UserError
 
 PREDICTORS: dict[str, ModuleType] = {
@@ -53,9 +59,12 @@ def main(argv: list[str]) -> None:
 def _refuse_foreign_flags(module: Any, task: str) -> None:
     """Raises a `UserError` for a flag that was given and that this task does not read."""
     own = {module.__name__, run_flags.__name__}
+    if module is predict_translation:
+        own.add(decoder_flags.__name__)
     for name in flags.FLAGS:
         defined = str(flags.FLAGS.find_module_defining_flag(name))
-        if not defined.startswith("lstm_research.cli.predict") or not flags.FLAGS[name].present or defined in own:
+        of_a_task = defined.startswith("lstm_research.cli.predict") or defined == decoder_flags.__name__
+        if not of_a_task or not flags.FLAGS[name].present or defined in own:
             continue
         if defined != __name__ or name not in module.SHARED_FLAGS:
             raise UserError(f"--{name} means nothing to the task {task!r} of this run; leave it out")

@@ -4,30 +4,17 @@ lstm-research predict --workdir=runs/en_fr --text="How are you?" --attention_plo
 lstm-research predict --workdir=runs/en_fr --input=test.en --output=test.fr --beam_size=10 --num_best=3
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from lstm_research.cli import decoder_flags
 from lstm_research.cli.predict_io import read_input, write_output
-from lstm_research.common.errors import UserError, unknown
+from lstm_research.common.errors import UserError
 
 SHARED_FLAGS = ("text", "input", "output", "temperature", "top_k", "top_p", "seed")
 """The flags of `predict` that this task reads."""
-
-OPTIONS = (
-    "beam_size",
-    "num_best",
-    "length_penalty",
-    "alpha",
-    "coverage_penalty",
-    "no_repeat_ngram",
-    "temperature",
-    "top_k",
-    "top_p",
-)
-"""Flags that set a key of the decoder; which one has which, the decoders say."""
 
 MAX_PANELS = 30
 """Sentences that one file of attention plots shows."""
@@ -35,15 +22,10 @@ MAX_PANELS = 30
 
 def define_flags() -> None:
     """Defines the flags of this command that no other task has."""
-    flags.DEFINE_string("decoder", None, "greedy, beam or sample; without it, the decoder of the run's config.")
-    flags.DEFINE_integer("beam_size", None, "Live hypotheses of the beam search.", lower_bound=1)
+    decoder_flags.define_flags()
     flags.DEFINE_integer(
         "num_best", None, "Write this many translations of a line, each as line number, score, text.", lower_bound=1
     )
-    flags.DEFINE_string("length_penalty", None, "Of the beam search: none, wu or average.")
-    flags.DEFINE_float("alpha", None, "Strength of the length penalty.", lower_bound=0.0)
-    flags.DEFINE_float("coverage_penalty", None, "Of the beam search, for models with attention.", lower_bound=0.0)
-    flags.DEFINE_integer("no_repeat_ngram", None, "The beam search repeats no n symbols in a row.", lower_bound=1)
     flags.DEFINE_list("ensemble", [], "Further runs to translate together with: WORKDIR or WORKDIR@CHECKPOINT, ...")
     flags.DEFINE_string(
         "attention_plot", None, "Draws attention: all lines into one file (.png, .svg, .pdf), or one each to a folder."
@@ -54,7 +36,7 @@ def main(trained: Any) -> None:
     """Writes one translation a line; an empty line for an empty line."""
     FLAGS = flags.FLAGS
     lines = read_input()
-    decoder = _decoder(trained.task.decoder)
+    decoder = decoder_flags.decoder(trained.task.decoder)
     plots = _plot_paths(FLAGS.attention_plot, lines)
     if plots and not trained.task.attends:
         raise UserError(f"--attention_plot: the model in {FLAGS.workdir} has no attention to draw; leave the flag out")
@@ -71,30 +53,6 @@ def main(trained: Any) -> None:
         ]
     write_output("".join(line + "\n" for line in written))
     _plot(plots, found)
-
-
-def _decoder(configured: Any) -> Any:
-    """Returns the decoder of the run, or that of `--decoder`, with what the flags set."""
-    FLAGS = flags.FLAGS
-    from lstm_research.decoding import DECODERS
-
-    if FLAGS.decoder is not None and FLAGS.decoder not in DECODERS:
-        raise unknown("--decoder", FLAGS.decoder, DECODERS)
-    wanted = type(configured) if FLAGS.decoder is None else DECODERS[FLAGS.decoder]
-    limits = {name: getattr(configured, name) for name in ("max_length_ratio", "max_length_offset")}
-    decoder = configured if isinstance(configured, wanted) else wanted(**limits)
-    valid = {field.name for field in dataclasses.fields(decoder)}
-    given = {name: FLAGS[name].value for name in OPTIONS if FLAGS[name].present}
-    for name in given:
-        if name not in valid:
-            (kind,) = (kind for kind, each in DECODERS.items() if each is wanted)
-            having = " or ".join(f"--decoder={kind}" for kind, each in DECODERS.items() if hasattr(each, name))
-            raise UserError(f"--{name} is no option of the decoder {kind!r}; leave it out, or use {having}")
-    if FLAGS["seed"].present and not hasattr(decoder, "temperature"):
-        raise UserError("--seed is for draws, and this decoder makes none; leave it out, or use --decoder=sample")
-    if "length_penalty" in given:
-        given.setdefault("alpha", None)  # what the config says is of another penalty
-    return dataclasses.replace(decoder, **given)
 
 
 def _member(entry: str, trained: Any) -> Any:

@@ -139,3 +139,56 @@ def test_refuses_impossible_adaptations(command: Any, words: str) -> None:
         assert (result.code, result.out) == (2, "")
         assert result.err.count("\n") == 1
         assert part in result.err
+
+
+TRANSLATION = """
+from ml_collections import ConfigDict
+
+def get_config():
+    return ConfigDict({
+        "seed": 0,
+        "dataset": {"name": "parallel_files"}
+        | {f"{split}_{side}": f"lines.{side}" for split in ("train", "valid", "test") for side in ("source", "target")},
+        "vocabulary": {"name": "words"},
+        "task": {
+            "name": "translation", "batch_size": 4, "max_length": 8,
+            "decoder": {"name": "beam", "beam_size": 2, "max_length_offset": 1},
+        },
+        "model": {
+            "name": "seq2seq", "embedding_size": 4, "cell": {"name": "gru", "hidden_size": 4},
+            "attention": {"name": "general"},
+        },
+        "optimizer": {"name": "adam", "learning_rate": 0.05},
+        "training": {"num_steps": 8, "log_every": 8, "eval_every": 8, "checkpoint_every": 8},
+    })
+"""
+
+
+def test_translation_is_decoded_as_flags_say(
+    command: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = str(Path(words).absolute())
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.py").write_text(TRANSLATION)
+    Path("lines.source").write_text("a b c\nb a\nc c a b\nb c\n" * 3)
+    Path("lines.target").write_text("C B A\nA B\nB A C C\nC B\n" * 3)
+    assert command("train", "--config=recipe.py", "--workdir=run").code == 0
+
+    def evaluated(*arguments: str) -> dict[str, float]:
+        result = command("evaluate", "--workdir=run", "--json", *arguments)
+        assert (result.code, result.err) == (0, ""), result
+        return json.loads(result.out)
+
+    plain = evaluated()
+    assert evaluated("--decoder=beam") == plain
+    assert evaluated("--decoder=greedy") == evaluated("--beam_size=1")
+    longer = [evaluated("--length_penalty=average", f"--alpha={alpha}")["chrf"] for alpha in (0, 2)]
+    assert longer[0] != longer[1]
+    result = command("evaluate", "--workdir=run", "--decoder=greedy", "--beam_size=3")
+    assert (result.code, result.out) == (2, "")
+    assert "--beam_size is no option of the decoder 'greedy'" in result.err
+    for subcommand in ("evaluate", "predict"):
+        result = command(subcommand, f"--workdir={words}", "--beam_size=3")
+        assert (result.code, result.out) == (2, "")
+        assert "--beam_size" in result.err
+        assert "leave it out" in result.err

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from lstm_research.cli import predict_translation
+from lstm_research.cli import decoder_flags, predict_translation
 from lstm_research.common.errors import UserError
 from lstm_research.decoding import BeamSearch, Greedy, Sample
 from lstm_research.tasks.translation import Translation
@@ -159,8 +159,8 @@ def test_the_decoder_is_that_of_the_run_with_what_the_flags_set(predict: Any, ar
 
 def test_every_option_of_a_decoder_but_its_limit_is_a_flag() -> None:
     fields = {name for each in (BeamSearch, Greedy, Sample) for name in each.__dataclass_fields__}
-    assert fields - set(predict_translation.OPTIONS) == {"max_length_ratio", "max_length_offset"}
-    assert set(predict_translation.OPTIONS) <= fields
+    assert fields - set(decoder_flags.OPTIONS) == {"max_length_ratio", "max_length_offset"}
+    assert set(decoder_flags.OPTIONS) <= fields
 
 
 WRONG = {
