@@ -63,6 +63,8 @@ def get_config(name: str, variant: str) -> ConfigDict:
 
 def vocabulary_size(config: ConfigDict) -> int:
     """Stands in for the number of symbols, which the data decides: mostly a prime, so that no other size is like it."""
+    if (config.vocabulary.get("max_size") or 0) > 10000:
+        return 29989
     return {"characters": 67, "words": 9973, "subwords": 1999, "bytes": 256}[config.vocabulary.name]
 
 
@@ -186,6 +188,8 @@ def shrink(config: ConfigDict) -> None:
             model.last_hidden_size = 16
         if "latent_size" in model.get("softmax", {}):
             model.softmax.latent_size = 16
+        if "cutoffs" in model.get("softmax", {}):
+            model.softmax.cutoffs = (4, 8)
     if config.vocabulary.name == "subwords":
         config.vocabulary.size = 20
     for split in ("train", "valid", "test"):

@@ -1,6 +1,7 @@
 """Errors a user can correct. The command line prints their message as one line and exits with code 2."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -19,3 +20,10 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:
     close = nearest(str(name), names)
     hint = f"; did you mean {' or '.join(repr(n) for n in close)}?" if close else ";"
     return UserError(f"unknown {kind} {name!r}{hint} valid: {', '.join(names)}")
+
+
+def check_at_least(low: int, where: str, **values: int | float) -> None:
+    """Raises a `UserError` for a value below `low`, or one that is not finite; `where` is the section of the keys."""
+    for name, value in values.items():
+        if not low <= value < math.inf:
+            raise UserError(f"{where}.{name} must be at least {low} and finite, got {value}")

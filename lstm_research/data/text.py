@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from lstm_research.common.errors import UserError, unknown
@@ -162,6 +163,15 @@ class Bible(TextDataset):
     def describe(self) -> str:
         """Returns one line on the text."""
         return f"World English Bible ({CHAPTERS.source})"
+
+
+def check_unit(section: Mapping[str, Any], vocabulary: Any) -> None:
+    """Raises a `UserError` if a config's section `dataset` cuts its text in the middle of a vocabulary's symbols."""
+    if section.get("unit") == "bytes" and vocabulary != "bytes":
+        raise UserError(
+            "dataset.unit='bytes' cuts the text inside of characters, for vocabulary.name='bytes'; set it to "
+            f"'characters' for vocabulary.name={vocabulary!r}"
+        )
 
 
 DATASETS: dict[str, Any] = {

@@ -12,8 +12,8 @@ from flax import nnx
 
 from lstm_research.common.arrays import Array, Params, PRNGKeyArray
 from lstm_research.common.build import build
-from lstm_research.common.errors import UserError
-from lstm_research.data.text import DATASETS
+from lstm_research.common.errors import UserError, check_at_least
+from lstm_research.data.text import DATASETS, check_unit
 from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
 from lstm_research.data.windows import ContiguousWindows, EvaluationWindows
 from lstm_research.decoding.sampling import Sampler
@@ -27,7 +27,7 @@ from lstm_research.models.layers.softmax import SOFTMAXES
 from lstm_research.tasks.dynamic_evaluation import DynamicEvaluation
 from lstm_research.tasks.neural_cache import NeuralCache
 from lstm_research.tasks.task import Sums, Task
-from lstm_research.tasks.warm_start import source_vocabulary, take_all
+from lstm_research.tasks.warm_start import source_vocabulary
 
 MODELS = {"language_model": LanguageModel}
 """Every model of this task by the name that configs use."""
@@ -98,19 +98,13 @@ class LanguageModelling(Task):
         """
         if not 0 <= reset_rate <= 1:
             raise UserError(f"task.reset_rate must be between 0 and 1, got {reset_rate}")
-        self._regularization = (activation_regularization, temporal_activation_regularization)
-        if not all(0 <= value < math.inf for value in self._regularization):
-            raise UserError(
-                "task.activation_regularization and task.temporal_activation_regularization must be at least 0 and "
-                f"finite, got {activation_regularization} and {temporal_activation_regularization}"
-            )
-        self.batch_size = batch_size
+        alpha, beta = self._regularization = activation_regularization, temporal_activation_regularization
+        check_at_least(0, "task", activation_regularization=alpha, temporal_activation_regularization=beta)
+        sizes = {"batch_size": batch_size, "unroll_length": unroll_length, "eval_batch_size": eval_batch_size}
+        check_at_least(1, "task", **sizes)
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.unroll_length = unroll_length
-        self.eval_batch_size = eval_batch_size
         self.reset_rate = reset_rate
-        for name in ("batch_size", "unroll_length", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"task.{name} must be at least 1, got {getattr(self, name)}")
         if short_rate is not None and unroll_deviation is None:
             raise UserError("task.short_rate means nothing without task.unroll_deviation; leave it out, or set both")
         self.unroll_deviation = unroll_deviation
@@ -120,11 +114,7 @@ class LanguageModelling(Task):
             "perplexity_dynamic": DynamicEvaluation.from_config(dynamic_evaluation),
         }
         self.scored_splits: tuple[str, ...] = ("test",)
-        if dataset.get("unit") == "bytes" and vocabulary.get("name") != "bytes":
-            raise UserError(
-                "dataset.unit='bytes' cuts the text inside of characters, for vocabulary.name='bytes'; set it to "
-                f"'characters' for vocabulary.name={vocabulary.get('name')!r}"
-            )
+        check_unit(dataset, vocabulary.get("name"))
         self._dataset_config = dataset
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")
         self._vocabulary_name = vocabulary["name"]
@@ -149,9 +139,7 @@ class LanguageModelling(Task):
         if source_files is None:
             self.vocabulary = self._vocabulary_config.fit(self._dataset.documents("train"))
         else:
-            self.vocabulary = source_vocabulary(
-                source_files, "vocabulary.json", kind=self._vocabulary_name, wanted="language model"
-            )
+            self.vocabulary = source_vocabulary(source_files, self._vocabulary_name)
         self._set_apply()
         self.train_batches(seed=0)
         for split in self.splits()[1:]:
@@ -269,12 +257,6 @@ class LanguageModelling(Task):
         """Returns what is stored in a workdir so that the run can be used without its data, by file name."""
         contents = (self.vocabulary.to_json(), self._dataset.record())
         return {name: content.encode() for name, content in zip(self.file_names, contents, strict=True)}
-
-    def warm_start(
-        self, params: Params, source_params: Params, source_files: Mapping[str, bytes]
-    ) -> tuple[Params, str]:
-        """Takes all weights of another language model of the same shape over, to go on with other text."""
-        return take_all(params, source_params)
 
     def generate(
         self, params: Params, prompt: str, *, length: int, num_samples: int, sampler: Sampler, seed: int

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from lstm_research.common.arrays import Array, Params, PRNGKeyArray
-from lstm_research.common.errors import UserError
+from lstm_research.tasks.warm_start import take_all
 
 Sums = dict[str, tuple[Array, Array]]
 """Metrics as pairs (sum, count). In evaluation (no key) the sum may be an array, such as a confusion matrix."""
@@ -98,20 +98,17 @@ class Task(abc.ABC):
         """Returns what a finished run keeps to look at, by file name."""
         return {}
 
-    def warm_start(
-        self, params: Params, source_params: Params, source_files: Mapping[str, bytes]
-    ) -> tuple[Params, str]:
-        """Puts the weights of another run in the place of random ones (`training.init_from`).
+    def warm_start(self, params: Params, source_params: Params) -> tuple[Params, str]:
+        """Puts the weights of another run in the place of random ones (`training.init_from`): all of them.
 
         Args:
           params: of this model, drawn; or their shapes.
           source_params: of the other run, nested dicts of arrays.
-          source_files: what that run stored.
 
         Returns:
           The parameters, and one line on what was taken.
 
         Raises:
-          UserError: the weights do not fit, or this task starts from none.
+          UserError: the weights do not fit.
         """
-        raise UserError("training.init_from: this task cannot start from another run's weights; leave it out")
+        return take_all(params, source_params)

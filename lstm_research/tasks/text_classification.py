@@ -15,7 +15,7 @@ from flax import nnx
 
 from lstm_research.common.arrays import Array, Params, PRNGKeyArray
 from lstm_research.common.build import build
-from lstm_research.common.errors import UserError
+from lstm_research.common.errors import UserError, check_at_least
 from lstm_research.data.batches import Batch
 from lstm_research.data.buckets import EvaluationBuckets, TrainingBuckets
 from lstm_research.data.labelled_text import LABELLED_DATASETS
@@ -150,10 +150,8 @@ class TextClassification(Task):
           vectors: a text file of pre-trained vectors (GloVe or word2vec), which the embedding starts from.
           files: what `files` returned for the run that is continued or used.
         """
-        counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "max_length": max_length}
-        for name, value in counts.items():
-            if value < 1:
-                raise UserError(f"task.{name} must be at least 1, got {value}")
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "max_length": max_length}
+        check_at_least(1, "task", **sizes)
         if not 0 <= label_smoothing < 1:
             raise UserError(f"task.label_smoothing must be at least 0 and below 1, got {label_smoothing}")
         self.batch_size = batch_size
@@ -196,9 +194,7 @@ class TextClassification(Task):
         else:
             if self._vectors_path is not None:
                 raise UserError("task.vectors and training.init_from both give the embedding; leave one of them out")
-            self.vocabulary = source_vocabulary(
-                source_files, "vocabulary.json", kind=self._vocabulary_name, wanted="language model"
-            )
+            self.vocabulary = source_vocabulary(source_files, self._vocabulary_name)
         self._set_apply()
         if self._vectors_path is not None:
             self._vectors = read_vectors(self._vectors_path, self.vocabulary, self._model_config["embedding_size"])
@@ -303,9 +299,7 @@ class TextClassification(Task):
         contents = (self.vocabulary.to_json(), self._dataset.record(), self.labels.to_json())
         return {name: content.encode() for name, content in zip(self.file_names, contents, strict=True)}
 
-    def warm_start(
-        self, params: Params, source_params: Params, source_files: Mapping[str, bytes]
-    ) -> tuple[Params, str]:
+    def warm_start(self, params: Params, source_params: Params) -> tuple[Params, str]:
         """Takes embedding and recurrent layers of a language model over; see `take_layers`."""
         return take_layers(params, source_params)
 

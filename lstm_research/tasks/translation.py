@@ -13,7 +13,7 @@ from flax import nnx
 
 from lstm_research.common.arrays import Array, Params, PRNGKeyArray
 from lstm_research.common.build import build
-from lstm_research.common.errors import UserError
+from lstm_research.common.errors import UserError, check_at_least
 from lstm_research.data.batches import Batch
 from lstm_research.data.buckets import EvaluationBuckets, TrainingBuckets
 from lstm_research.data.examples import normalize
@@ -35,7 +35,7 @@ from lstm_research.models.layers.attention import ATTENTIONS
 from lstm_research.models.seq2seq import Seq2Seq
 from lstm_research.tasks.task import Sums, Task
 from lstm_research.tasks.translation_metrics import corpus_scores
-from lstm_research.tasks.warm_start import source_vocabulary, take_all
+from lstm_research.tasks.warm_start import source_vocabulary
 
 MODELS = {"seq2seq": Seq2Seq}
 """Every model of this task by the name that configs use."""
@@ -124,19 +124,15 @@ class MachineTranslation(Task):
             none if 0. The test split is translated as a whole.
           files: what `files` returned for the run that is continued or used.
         """
-        counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "max_length": max_length}
-        for name, value in counts.items():
-            if value < 1:
-                raise UserError(f"task.{name} must be at least 1, got {value}")
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "max_length": max_length}
+        check_at_least(1, "task", **sizes)
         for name, rate in {
             "label_smoothing": label_smoothing,
             "scheduled_sampling_rate": scheduled_sampling_rate,
         }.items():
             if not 0 <= rate < 1:
                 raise UserError(f"task.{name} must be at least 0 and below 1, got {rate}")
-        for name, number in {"coverage_loss": coverage_loss, "num_scored": num_scored}.items():
-            if not 0 <= number < math.inf:
-                raise UserError(f"task.{name} must be at least 0, got {number}")
+        check_at_least(0, "task", coverage_loss=coverage_loss, num_scored=num_scored)
         self.decoder: Decoder = build(DECODERS, decoder, where="task.decoder")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -186,9 +182,7 @@ class MachineTranslation(Task):
             fitted = [self._vocabulary_config.fit(["\n".join([*side, ""])]) for side in sides]
             self._set_vocabularies(fitted[0], fitted[-1])
         else:
-            names = self.file_names[:2]
-            kind = self._vocabulary_name
-            taken = [source_vocabulary(source_files, name, kind=kind, wanted="translation") for name in names]
+            taken = [source_vocabulary(source_files, self._vocabulary_name, name) for name in self.file_names[:2]]
             if self.joint_vocabulary and taken[0] != taken[1]:
                 raise UserError(
                     "task.joint_vocabulary is True, and the run in training.init_from has two vocabularies; set it to "
@@ -302,12 +296,6 @@ class MachineTranslation(Task):
             "translations.txt": "\n".join(parts),
             "sacrebleu.txt": "".join(f"{name}: {signature}\n" for name, signature in signatures.items()),
         }
-
-    def warm_start(
-        self, params: Params, source_params: Params, source_files: Mapping[str, bytes]
-    ) -> tuple[Params, str]:
-        """Takes all weights of another translation model of the same shape over, to go on with other data."""
-        return take_all(params, source_params)
 
     def translate(
         self,

@@ -65,20 +65,19 @@ def _described(section: Mapping[str, Any] | None, table: Mapping[str, Any], key:
     return {"type": type(part)} | {k: v for k, v in fields.items() if not any(word in k for word in drawn)}
 
 
-def source_vocabulary(files: Mapping[str, bytes], name: str, *, kind: str, wanted: str) -> Vocabulary:
+def source_vocabulary(files: Mapping[str, bytes], kind: str, name: str = "vocabulary.json") -> Vocabulary:
     """Returns the vocabulary of the other run.
 
     Args:
       files: what that run stored.
-      name: the file of the vocabulary.
       kind: `vocabulary.name` of the config.
-      wanted: the runs that have such a file, for the error message.
+      name: the file of the vocabulary.
 
     Raises:
       UserError: the file is not there, or is a vocabulary of another kind.
     """
     if name not in files:
-        raise UserError(f"training.init_from: that run has no {name}; name the run of a {wanted}")
+        raise UserError(f"training.init_from: that run has no {name}; name the run of a task that has one")
     vocabulary = from_json(files[name].decode())
     if vocabulary.kind != kind:
         raise UserError(

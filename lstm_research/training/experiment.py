@@ -123,8 +123,8 @@ class Experiment:
             task.load(*source[1:])
         notes = task.notes
         if source:  # what does not fit is refused now
-            notes += (task.warm_start(jax.eval_shape(task.init, jax.random.key(0)), *source)[1],)
-        warm_start = (lambda params: task.warm_start(params, *source)[0]) if source else None
+            notes += (task.warm_start(jax.eval_shape(task.init, jax.random.key(0)), source[0])[1],)
+        warm_start = (lambda params: task.warm_start(params, source[0])[0]) if source else None
         train_step = make_train_step(
             task,
             optimizer,

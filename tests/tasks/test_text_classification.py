@@ -393,7 +393,7 @@ def test_a_warm_start_takes_over_vocabulary_embedding_and_layers(dataset, langua
     task.load(files)
     assert task.vocabulary == from_json(files["vocabulary.json"].decode())
     drawn = task.init(jax.random.key(0))
-    params, line = task.warm_start(drawn, source, files)
+    params, line = task.warm_start(drawn, source)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, drawn)
     expected = jax.tree.map(jnp.asarray, drawn)
     expected["embedding"] = source["embedding"]
@@ -406,7 +406,7 @@ def test_a_warm_start_takes_over_vocabulary_embedding_and_layers(dataset, langua
         assert f"stack.layer_{num_layers - 1}" in line
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
-    assert task.warm_start(shapes, source, files)[1] == line
+    assert task.warm_start(shapes, source)[1] == line
 
 
 @pytest.mark.parametrize("target", ["classes"], indirect=True)
@@ -427,7 +427,7 @@ def test_a_warm_start_that_does_not_fit_names_the_weight_and_both_shapes(dataset
     task = make_task(dataset, model={"bidirectional": False, **model}, load=False)
     task.load(files)
     with pytest.raises(UserError, match=message) as caught:
-        task.warm_start(task.init(jax.random.key(0)), source, files)
+        task.warm_start(task.init(jax.random.key(0)), source)
     assert "\n" not in str(caught.value)
 
 
@@ -439,7 +439,7 @@ def test_a_warm_start_from_something_else_is_refused(dataset, language_model, tm
         task.load({"series.json": b""})
     task.load(files)
     with pytest.raises(UserError, match="neither embedding"):
-        task.warm_start(task.init(jax.random.key(0)), {"output": source["output"]}, files)
+        task.warm_start(task.init(jax.random.key(0)), {"output": source["output"]})
     with pytest.raises(UserError, match=r"task.vectors and training.init_from"):
         make_task(dataset, vectors="vectors.txt", load=False).load(files)
 

@@ -311,12 +311,12 @@ def test_a_run_starts_from_another_of_the_same_model(dataset):
     again = make_task(dataset, load=False)
     again.load(task.files())
     assert again.source_vocabulary == task.source_vocabulary
-    found, line = again.warm_start(again.init(jax.random.key(0)), source_params, task.files())
+    found, line = again.warm_start(again.init(jax.random.key(0)), source_params)
     jax.tree.map(np.testing.assert_array_equal, found, source_params)
     assert line
     other = make_task(dataset, model={"embedding_size": 4})
     with pytest.raises(UserError, match=r"training\.init_from: .* is \[4, 24\] in this model and .*the section model"):
-        other.warm_start(other.init(jax.random.key(0)), source_params, task.files())
+        other.warm_start(other.init(jax.random.key(0)), source_params)
     with pytest.raises(UserError, match=r"training\.init_from: that run has no vocabulary\.source\.json"):
         make_task(dataset, load=False).load({"vocabulary.json": b"{}"})
     with pytest.raises(UserError, match=r"vocabulary\.name is 'characters'"):
