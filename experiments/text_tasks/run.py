@@ -40,15 +40,35 @@ class Run:
 
 
 SHORT = ("training.num_steps=2000",)
+# The model of Dai and Le, "Semi-supervised Sequence Learning", 2015, and the recipe's pooling, forward too.
+LAST, POOLED = "sentiment.py:imdb,warm_start,forward,last", "sentiment.py:imdb,warm_start,forward"
+WARM = ("training.num_steps=800", "training.init_from={runs}/imdb-lm-0")
+SCRATCH = ("training.num_steps=800", "training.init_from=None")
+# What the recipe has from scratch.
+STRONGER_DROPOUT = (
+    *SCRATCH,
+    "model.dropout.embedding_rate=0.3",
+    "model.dropout.input_rate=0.3",
+    "optimizer.learning_rate=2e-3",
+)
 
 GROUPS: dict[str, list[Run]] = {
     "sentiment": [
-        Run("rt-bidirectional-max-attention", "sentiment.py"),
+        # Seeds 0 to 2 were looked at while the recipe was made, the others after that.
+        Run("rt-bidirectional-max-attention", "sentiment.py", seeds=(0, 1, 2, 3, 4, 5)),
         Run("rt-forward-max-attention", "sentiment.py:forward"),
         Run("rt-bidirectional-last", "sentiment.py:last"),
         Run("rt-forward-last", "sentiment.py:forward,last"),
     ],
     "imdb": [Run("imdb", "sentiment.py:imdb")],
+    "warm_start": [
+        Run("imdb-lm", "imdb_lm.py", seeds=(0,)),
+        Run("imdb-last-warm", LAST, WARM),
+        Run("imdb-last-scratch", LAST, SCRATCH),
+        Run("imdb-last-scratch-stronger-dropout", LAST, STRONGER_DROPOUT),
+        Run("imdb-max-attention-warm", POOLED, WARM),
+        Run("imdb-max-attention-scratch", POOLED, STRONGER_DROPOUT),
+    ],
     "translation": [Run("en-fr", "translation.py", seeds=(0,))],
     # What attention is worth, in runs of less than a third of the recipe's length.
     "attention": [
