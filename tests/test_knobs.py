@@ -22,6 +22,7 @@ from knobs.table import Config, Refused
 from lstm_research.common.errors import UserError
 from lstm_research.data import labelled_text, parallel_text
 from lstm_research.data.prepared import PreparedDataset
+from lstm_research.models.cells import CELLS
 from lstm_research.models.layers import DropoutRates
 from lstm_research.tasks import TASKS
 from lstm_research.tasks.dynamic_evaluation import DynamicEvaluation
@@ -216,17 +217,19 @@ def whole_run(experiment: Experiment) -> Any:
         return lines, kept, best
 
 
+def is_one_of_many(task: str, key: str) -> bool:
+    """Whether a key is looked at with --whole only, because others stand for it."""
+    if key.startswith("model.dropout."):  # all models hand all rates on
+        return task != "language_modelling" and not key.endswith(("embedding_rate", "weight_rate"))
+    if key.startswith("model.cell["):  # what is another name for a class with options set
+        return isinstance(CELLS[key.removeprefix("model.cell[").partition("]")[0]], functools.partial)
+    return key == "dataset[shakespeare].part"  # reads 38 plays; tests of the dataset do too
+
+
 def cases() -> list[Any]:
-    """Every key of every task; the rates of dropout, of which all models hand all on, in a sample of two."""
-    sample = ("model.dropout.embedding_rate", "model.dropout.weight_rate")
+    """Every key of every task."""
     return [
-        pytest.param(
-            task,
-            key,
-            marks=[pytest.mark.whole]
-            if task != "language_modelling" and key.startswith("model.dropout.") and key not in sample
-            else [],
-        )
+        pytest.param(task, key, marks=[pytest.mark.whole] if is_one_of_many(task, key) else [])
         for task, table in TABLES.items()
         for key in table.knobs
     ]

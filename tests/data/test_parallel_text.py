@@ -106,6 +106,6 @@ def test_splits_cut_from_a_table_share_no_sentence(tmp_path: Path) -> None:
 
 def test_a_row_without_a_translation_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("a\tb\nc\n")
-    assert "a.tsv line 2 has 1 columns separated by '\\t', and needs at least 2" in refused(
+    assert "a.tsv line 2 has 1 fields separated by '\\t', and the first line has 2" in refused(
         "tsv", train=str(tmp_path / "a.tsv")
     )

@@ -28,7 +28,10 @@ BASE: Config = {
 CONTEXT: dict[str, Config] = {
     "dataset[shakespeare]": {"dataset": {"name": "shakespeare"}},
     "dataset[text_file]": {"dataset": {"name": "text_file", "path": "train.txt"}},
-    "dataset[text_file].unit": {"dataset": {"name": "text_file", "path": "accents.txt"}},
+    "dataset[text_file].unit": {
+        "dataset": {"name": "text_file", "path": "accents.txt"},
+        "vocabulary": {"name": "bytes"},
+    },
     "dataset[imdb_reviews]": {"dataset": {"name": "imdb_reviews"}, "vocabulary.unknown": "replace"},
     "vocabulary[words]": {"vocabulary": {"name": "words"}},
     "vocabulary[subwords]": {"vocabulary": {"name": "subwords", "size": 18}},

@@ -62,11 +62,11 @@ def arrays_of_newest(workdir: Path) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in _read_verified(workdir / "checkpoints" / str(step))[2].items()}
 
 
-def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
+def test_kills_at_random_moments(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     rng = random.Random(20)
     reference = start(tmp_path / "reference", delay=0.0)
     workdir = tmp_path / "killed"
-    for life in range(10):
+    for life in range(10 if request.config.getoption("--whole") else 5):
         process = start(workdir)
         if life == 0:  # between the making of the workdir and the first checkpoint
             while not workdir.exists():
