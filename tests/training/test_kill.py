@@ -66,7 +66,8 @@ def test_kills_at_random_moments(tmp_path: Path, request: pytest.FixtureRequest)
     rng = random.Random(20)
     reference = start(tmp_path / "reference", delay=0.0)
     workdir = tmp_path / "killed"
-    for life in range(10 if request.config.getoption("--whole") else 5):
+    num_kills = 10 if request.config.getoption("--whole") else 5
+    for life in range(num_kills):
         process = start(workdir)
         if life == 0:  # between the making of the workdir and the first checkpoint
             while not workdir.exists():
@@ -97,7 +98,7 @@ def test_kills_at_random_moments(tmp_path: Path, request: pytest.FixtureRequest)
     best = [Workdir(path).best_weights.read_bytes() for path in (workdir, tmp_path / "reference")]
     assert best[0] == best[1]
     starts = json.loads(Workdir(workdir).environment.read_text()).get("starts", [])
-    assert len(starts) >= 9
+    assert len(starts) >= num_kills - 1  # the first may have ended before it wrote its own
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
