@@ -61,6 +61,11 @@ GROUPS: dict[str, list[Run]] = {
         Run("rt-forward-last", "sentiment.py:forward,last"),
     ],
     "imdb": [Run("imdb", "sentiment.py:imdb")],
+    # As many steps as take ten minutes on 2 CPU cores with each of the two recipes.
+    "language_models": [
+        Run("word-lm", "word_lm.py", ("dataset.max_documents=1000", "training.num_steps=4000")),
+        Run("awd-lstm", "awd_lstm.py", ("dataset.max_documents=1000", "training.num_steps=2000")),
+    ],
     "warm_start": [
         Run("imdb-lm", "imdb_lm.py", seeds=(0,)),
         Run("imdb-last-warm", LAST, WARM),
