@@ -15,7 +15,8 @@ CPU cores, trained with Adam. `configs/awd_lstm.py` has the same data and a stro
 
     lstm-research predict --workdir=runs/word_lm --prompt="the film is" --length=50 --temperature=0.8
 
-Cost: 4000 steps, about 7 a second on 2 CPU cores. Expected: not measured.
+Cost: 4000 steps, about 7 a second on 2 CPU cores. Expected with `--config.dataset.max_documents=1000`, seeds 0 to 2:
+perplexity 157.0, 157.3 and 156.9 (validation), 161.6, 161.7 and 162.1 (test); with all 2,000 not measured.
 """
 
 from ml_collections import ConfigDict
