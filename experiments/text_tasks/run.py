@@ -13,6 +13,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from lstm_research.training.metrics import read_metrics
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -61,7 +64,7 @@ GROUPS: dict[str, list[Run]] = {
         Run("rt-forward-last", "sentiment.py:forward,last"),
     ],
     "imdb": [Run("imdb", "sentiment.py:imdb")],
-    # As many steps as take ten minutes on 2 CPU cores with each of the two recipes.
+    # As many steps as take about nine minutes on 2 quiet CPU cores with each of the two recipes.
     "language_models": [
         Run("word-lm", "word_lm.py", ("dataset.max_documents=1000", "training.num_steps=4000")),
         Run("awd-lstm", "awd_lstm.py", ("dataset.max_documents=1000", "training.num_steps=2000")),
@@ -85,13 +88,13 @@ GROUPS: dict[str, list[Run]] = {
 
 
 def collect(runs: Path) -> None:
-    """Writes a line for every finished run."""
-    rows = []
+    """Writes a line for every finished run; leaves what is there alone if there is none."""
+    rows: list[dict[str, Any]] = []
     for group, members in GROUPS.items():
         for run in members:
             for seed in run.seeds:
                 metrics = run.workdir(seed, runs) / "metrics.jsonl"
-                lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+                lines = read_metrics(metrics) if metrics.exists() else []
                 if not lines or lines[-1]["split"] != "test":
                     continue
                 status = json.loads((run.workdir(seed, runs) / "status.json").read_text())
@@ -101,6 +104,9 @@ def collect(runs: Path) -> None:
                     {"group": group, "name": run.name, "seed": seed, "seconds": round(training, 1)}
                     | {f"valid_{status['best']['metric']}": status["best"]["value"], **test}
                 )
+    if not rows:
+        print(f"no finished run of this study in {runs}; results.csv stays as it is, check --runs", file=sys.stderr)
+        sys.exit(2)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with (HERE / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
@@ -123,7 +129,8 @@ def main() -> None:
                 print("lstm-research", *command, flush=True)
                 subprocess.run([sys.executable, "-m", "lstm_research", *command], check=True, cwd=ROOT)
         collect(arguments.runs)
-    collect(arguments.runs)
+    if arguments.collect or not arguments.groups:
+        collect(arguments.runs)
 
 
 if __name__ == "__main__":
