@@ -112,8 +112,10 @@ def get_config(variant: str = "") -> ConfigDict:
     if "warm_start" in parts:  # the sizes and the vocabulary of configs/imdb_lm.py
         config.vocabulary = {"name": "words", "lower_case": True, "tokenizer": "punctuation", "max_size": 30000}
         config.model.update(embedding_size=128, pooled_rate=0.5)
+        if "last" not in parts:
+            config.model.pooling = ("last", "max", "mean")
         config.model.cell.hidden_size = 256
         config.model.dropout.update(embedding_rate=0.1, input_rate=0.2, weight_rate=0.0)
         config.optimizer.learning_rate = 1e-3
-        config.training.init_from = "runs/imdb_lm"
+        config.training.init_from = "runs/imdb_lm_further"
     return config

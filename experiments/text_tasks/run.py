@@ -43,16 +43,17 @@ class Run:
 
 
 SHORT = ("training.num_steps=2000",)
-# The model of Dai and Le, "Semi-supervised Sequence Learning", 2015, and the recipe's pooling, forward too.
-LAST, POOLED = "sentiment.py:imdb,warm_start,forward,last", "sentiment.py:imdb,warm_start,forward"
-WARM = ("training.num_steps=800", "training.init_from={runs}/imdb-lm-0")
-SCRATCH = ("training.num_steps=800", "training.init_from=None")
+# The model of Dai and Le, "Semi-supervised Sequence Learning", 2015.
+LAST = "sentiment.py:imdb,warm_start,forward,last"
+FURTHER = "training.init_from={runs}/imdb-lm-further-1"
 # What the recipe has from scratch.
-STRONGER_DROPOUT = (
-    *SCRATCH,
-    "model.dropout.embedding_rate=0.3",
-    "model.dropout.input_rate=0.3",
+SCRATCH = (
+    "training.init_from=None",
     "optimizer.learning_rate=2e-3",
+    "model.pooled_rate=0.7",
+    "model.dropout.embedding_rate=0.4",
+    "model.dropout.input_rate=0.4",
+    "model.dropout.weight_rate=0.3",
 )
 
 GROUPS: dict[str, list[Run]] = {
@@ -71,11 +72,13 @@ GROUPS: dict[str, list[Run]] = {
     ],
     "warm_start": [
         Run("imdb-lm", "imdb_lm.py", seeds=(0,)),
-        Run("imdb-last-warm", LAST, WARM),
-        Run("imdb-last-scratch", LAST, SCRATCH),
-        Run("imdb-last-scratch-stronger-dropout", LAST, STRONGER_DROPOUT),
-        Run("imdb-max-attention-warm", POOLED, WARM),
-        Run("imdb-max-attention-scratch", POOLED, STRONGER_DROPOUT),
+        Run("imdb-last-warm", LAST, ("training.num_steps=800", "training.init_from={runs}/imdb-lm-0")),
+        Run("imdb-last-scratch", LAST, ("training.num_steps=800", "training.init_from=None")),
+        Run("imdb-lm-further", "imdb_lm.py:further", ("training.init_from={runs}/imdb-lm-0",), seeds=(1,)),
+        Run("rt-warm", "sentiment.py:warm_start", (FURTHER,)),
+        Run("rt-scratch", "sentiment.py:warm_start", SCRATCH),
+        Run("rt-forward-warm", "sentiment.py:warm_start,forward", (FURTHER, "optimizer.learning_rate=2e-3")),
+        Run("rt-forward-scratch", "sentiment.py:warm_start,forward", SCRATCH),
     ],
     "translation": [Run("en-fr", "translation.py", seeds=(0,))],
     # What attention is worth, in runs of less than a third of the recipe's length.

@@ -3,7 +3,7 @@
 lstm-research evaluate --workdir=runs/char_lm --split=test
 lstm-research evaluate --workdir=runs/char_lm --checkpoint=latest --json
 lstm-research evaluate --workdir=runs/en_fr --decoder=beam --beam_size=10
-lstm-research evaluate --workdir=runs/word_lm --neural_cache=500,0.3,0.1 --dynamic_evaluation=0.002,0.02
+lstm-research evaluate --workdir=runs/word_lm --neural_cache=2000,0.3,0.1 --dynamic_evaluation=0.00005,0.0005
 """
 
 import json
