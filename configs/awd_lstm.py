@@ -22,8 +22,9 @@ Also with a neural cache and dynamic evaluation, whose numbers are best tuned on
 
 Cost: 4000 steps, about 3 a second on 2 CPU cores. Expected after 2000 with `--config.dataset.max_documents=1000`, seeds
 0 to 2: perplexity 142.2, 139.1 and 145.6 (validation), 146.3, 143.7 and 150.9 (test; with the cache 137.2, 135.5 and
-141.4, with dynamic evaluation 128.3, 128.0 and 129.1); the whole recipe is not measured. Published perplexities, validation / test, of the authors' own code before finetuning: `ptb` 61.2 / 58.8,
-`wikitext2` 68.7 / 65.6; here not measured.
+141.4, with dynamic evaluation 128.3, 128.0 and 129.1); the whole recipe is not measured. Published perplexities,
+validation / test, of the authors' own code before finetuning: `ptb` 61.2 / 58.8, `wikitext2` 68.7 / 65.6; here not
+measured.
 """
 
 from ml_collections import ConfigDict

@@ -43,11 +43,17 @@ class Run:
 
 
 SHORT = ("training.num_steps=2000",)
-# The model of Dai and Le, "Semi-supervised Sequence Learning", 2015.
-LAST = "sentiment.py:imdb,warm_start,forward,last"
+# The model of Dai and Le, "Semi-supervised Sequence Learning", 2015; the same with more pooling.
+LAST, POOLED = "sentiment.py:imdb,warm_start,forward,last", "sentiment.py:imdb,warm_start,forward"
 FURTHER = "training.init_from={runs}/imdb-lm-further-1"
-# What the recipe has from scratch.
+# The rates that the recipes have from scratch.
 SCRATCH = (
+    "training.init_from=None",
+    "optimizer.learning_rate=2e-3",
+    "model.dropout.embedding_rate=0.3",
+    "model.dropout.input_rate=0.3",
+)
+RT_SCRATCH = (
     "training.init_from=None",
     "optimizer.learning_rate=2e-3",
     "model.pooled_rate=0.7",
@@ -75,10 +81,10 @@ GROUPS: dict[str, list[Run]] = {
         Run("imdb-last-warm", LAST, ("training.num_steps=800", "training.init_from={runs}/imdb-lm-0")),
         Run("imdb-last-scratch", LAST, ("training.num_steps=800", "training.init_from=None")),
         Run("imdb-lm-further", "imdb_lm.py:further", ("training.init_from={runs}/imdb-lm-0",), seeds=(1,)),
+        Run("imdb-warm", POOLED, ("training.num_steps=800", FURTHER)),
+        Run("imdb-scratch", POOLED, ("training.num_steps=800", *SCRATCH)),
         Run("rt-warm", "sentiment.py:warm_start", (FURTHER,)),
-        Run("rt-scratch", "sentiment.py:warm_start", SCRATCH),
-        Run("rt-forward-warm", "sentiment.py:warm_start,forward", (FURTHER, "optimizer.learning_rate=2e-3")),
-        Run("rt-forward-scratch", "sentiment.py:warm_start,forward", SCRATCH),
+        Run("rt-scratch", "sentiment.py:warm_start", RT_SCRATCH),
     ],
     "translation": [Run("en-fr", "translation.py", seeds=(0,))],
     # What attention is worth, in runs of less than a third of the recipe's length.
