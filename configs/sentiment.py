@@ -19,8 +19,9 @@ From the weights of a language model, `training.init_from`; all at once, or laye
 rates below (`optimizer.unfreeze_steps`, `optimizer.layer_decay`):
 
     lstm-research train --config=configs/imdb_lm.py --workdir=runs/imdb_lm
+    lstm-research train --config=configs/imdb_lm.py:further --workdir=runs/imdb_lm_further
     lstm-research train --config=configs/sentiment.py:warm_start --workdir=runs/warm
-    lstm-research train --config=configs/sentiment.py:imdb,warm_start,forward,last --workdir=runs/imdb_warm
+    lstm-research train --config=configs/sentiment.py:imdb,warm_start,forward --workdir=runs/imdb_warm
 
 What keeps so few texts from being learnt by heart: dropout of whole words, of inputs (locked), of recurrent weights and
 of most of what is pooled, smoothed labels, small batches, and an average of the weights.
@@ -30,8 +31,9 @@ of most of what is pooled, smoothed labels, small batches, and an average of the
 
 Cost: 40 seconds on 2 CPU cores (Rotten Tomatoes); 7 to 9 minutes on 2 cores that two trainings shared (`imdb`).
 Expected: test accuracy 0.782, 0.798 and 0.794 on Rotten Tomatoes (seeds 0 to 2; validation 0.769, 0.781, 0.778); 0.891,
-0.878 and 0.874 on IMDB (validation 0.863, 0.864, 0.864). `experiments/text_tasks` compares `forward` and `last`, and
-`warm_start`, which gained nothing so far; the other variants are not measured.
+0.878 and 0.874 on IMDB (validation 0.863, 0.864, 0.864). `imdb,warm_start,forward` after 800 steps: 0.888, 0.894 and
+0.891 (validation 0.880, 0.884, 0.880), 1.2 points more than from scratch in equal steps. `experiments/text_tasks` has
+the comparisons, also of `forward` and `last`; the other variants are not measured.
 """
 
 from ml_collections import ConfigDict
