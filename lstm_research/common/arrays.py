@@ -6,6 +6,8 @@ Every shape in the package is written with these letters:
   H  hidden units         G  gates            V  vocabulary
   E  embedding features   L  layers           S  source positions
   C  classes              P  pooled features  N  examples
+  U  symbols of a transcript
+  O  outputs
 
 Inside models arrays are time-major, `[T, B, ...]`; only `lstm_research.data` and what it feeds to the training step
 is batch-major.

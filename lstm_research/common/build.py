@@ -57,9 +57,14 @@ def _build_part(part: Any, spec: Any, where: str) -> Any:
     """Builds the value of one key, see `parts` of `build`."""
     if isinstance(part, Mapping):
         return build(part, spec, where=where)
-    keywords = _as_keywords(spec, where)
-    check_keywords(part, keywords, where=where, what="the section")
-    return part(**keywords)
+    return build_section(part, spec, where=where)
+
+
+def build_section(constructor: Callable[..., Any], section: Any, *, where: str) -> Any:
+    """Builds what a section of a config describes that has no `name`, because there is only one constructor for it."""
+    keywords = _as_keywords(section, where)
+    check_keywords(constructor, keywords, where=where, what="the section")
+    return constructor(**keywords)
 
 
 def _as_keywords(spec: Any, where: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from lstm_research.models.cells.activations import get_activation
 from lstm_research.models.cells.base import Cell, GatedCell, HiddenCarry, Product, apply, dense
 from lstm_research.models.cells.initializers import check_chrono, init_memory_bias
 from lstm_research.models.cells.layer_norm import layer_norm_gates
+from lstm_research.models.cells.observe import observed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +102,9 @@ class GRU(_GRU, GatedCell):
             z_r, z_u, z_n = jnp.split(z, 3, axis=-1)
             r_r, r_u, r_n = jnp.split(r, 3, axis=-1)
         gate, activation = get_activation(self.gate_activation), get_activation(self.activation)
-        reset = gate(z_r + r_r)
-        u = gate(z_u + r_u)
-        n = activation(z_n + reset * (r_n + params["recurrent_bias"]))
+        reset = observed("reset gate", gate(z_r + r_r))
+        u = observed("update gate", gate(z_u + r_u))
+        n = observed("candidate", activation(z_n + reset * (r_n + params["recurrent_bias"])))
         h = (1 - u) * n + u * carry.h
         return HiddenCarry(h=h), h
 
@@ -147,7 +148,8 @@ class OriginalGRU(_GRU):
         z_ru, z_n = jnp.split(z, [2 * self.hidden_size], axis=-1)
         gate, activation = get_activation(self.gate_activation), get_activation(self.activation)
         r, u = jnp.split(gate(z_ru + product(self._mix_gates, params, dropped)), 2, axis=-1)
-        n = activation(z_n + product(self._mix_candidate, params, r * dropped))
+        r, u = observed("reset gate", r), observed("update gate", u)
+        n = observed("candidate", activation(z_n + product(self._mix_candidate, params, r * dropped)))
         h = (1 - u) * n + u * carry.h
         return self.finish(carry, HiddenCarry(h=h), h)
 

@@ -10,6 +10,7 @@ from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKey
 from lstm_research.models.cells.activations import get_activation
 from lstm_research.models.cells.base import GatedCell, HiddenCarry
 from lstm_research.models.cells.initializers import check_chrono, init_memory_bias
+from lstm_research.models.cells.observe import observed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,5 +75,7 @@ class JANET(GatedCell):
         """See `GatedCell.update`."""
         gate = get_activation(self.gate_activation)
         s, g = jnp.split(z + r, 2, axis=-1)
-        h = gate(s) * carry.h + (1 - gate(s - self.beta)) * get_activation(self.activation)(g)
+        f = observed("forget gate", gate(s))
+        i = observed("input gate", 1 - gate(s - self.beta))
+        h = f * carry.h + i * observed("candidate", get_activation(self.activation)(g))
         return HiddenCarry(h=h), h

@@ -12,6 +12,7 @@ from lstm_research.models.cells.activations import get_activation
 from lstm_research.models.cells.base import GatedCell, Product, apply, dense
 from lstm_research.models.cells.initializers import check_chrono, init_gates, init_memory_bias
 from lstm_research.models.cells.layer_norm import layer_norm, layer_norm_gates
+from lstm_research.models.cells.observe import observed
 
 INPUT_GATES = ("free", "coupled", "capped", "none")
 """What the input gate can be, see `LSTM`."""
@@ -219,10 +220,13 @@ class LSTM(GatedCell):
             f = 1 - i
         elif self.input_gate == "capped":
             i = jnp.minimum(i, 1 - f)
-        c = f * carry.c + i * φ(a["g"])
+        c = f * carry.c + i * observed("candidate", φ(a["g"]))
         o = gate("o", c)
         seen = layer_norm(c, params["memory_norm_scale"], params["memory_norm_bias"]) if self.layer_norm else c
         m = o * ψ(seen)
+        for name, value in (("input gate", i), ("forget gate", f), ("output gate", o)):
+            if not isinstance(value, float):  # 1.0 stands for a gate that is not there
+                observed(name, value)
         if not self.gate_recurrence:
             return LSTMCarry(c=c, h=m), m
         values = {"i": i, "f": f, "o": o}

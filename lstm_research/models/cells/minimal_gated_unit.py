@@ -10,6 +10,7 @@ from lstm_research.common.arrays import Array, DTypeLike, Float, Params, PRNGKey
 from lstm_research.models.cells.activations import get_activation
 from lstm_research.models.cells.base import Cell, HiddenCarry, Product, apply, dense
 from lstm_research.models.cells.initializers import check_chrono, init_memory_bias
+from lstm_research.models.cells.observe import observed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +74,11 @@ class MGU(Cell):
         """See `Cell.advance`."""
         dropped = carry.h if recurrent_mask is None else carry.h * recurrent_mask
         z_f, z_n = jnp.split(z, 2, axis=-1)
-        f = get_activation(self.gate_activation)(z_f + product(self._mix_gate, params, dropped))
+        f = observed(
+            "forget gate", get_activation(self.gate_activation)(z_f + product(self._mix_gate, params, dropped))
+        )
         n = get_activation(self.activation)(z_n + product(self._mix_candidate, params, f * dropped))
+        n = observed("candidate", n)
         h = (1 - f) * carry.h + f * n
         return self.finish(carry, HiddenCarry(h=h), h)
 
