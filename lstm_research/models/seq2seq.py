@@ -1,9 +1,8 @@
 """The recurrent encoder-decoder, from one sequence of symbols to another."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -12,24 +11,10 @@ from lstm_research.common.errors import UserError
 from lstm_research.models.cells import Cell
 from lstm_research.models.cells.base import dense
 from lstm_research.models.layers import Bidirectional, DropoutRates, Embedding, RecurrentStack
-from lstm_research.models.layers.attention import Attention, AttentionMemory, NoAttention
-from lstm_research.models.layers.attention_decoder import AttentionDecoder, DecoderOutput, DecoderState
+from lstm_research.models.layers.attention import Attention
 from lstm_research.models.layers.bidirectional import Merge
 from lstm_research.models.layers.dropout import split_key
-
-
-class Translating(NamedTuple):
-    """What decoding goes on from; all arrays have the batch axis first.
-
-    Attributes:
-      memory: what is attended to.
-      source: the symbols that it was made of.
-      decoder: the state of the decoder.
-    """
-
-    memory: AttentionMemory
-    source: Int[Array, "B S"]
-    decoder: DecoderState
+from lstm_research.models.layers.encoder_decoder import EncoderDecoder, Writing
 
 
 class Bridge(nnx.Module):
@@ -87,7 +72,7 @@ class Bridge(nnx.Module):
         return tuple(result)
 
 
-class Seq2Seq(nnx.Module):
+class Seq2Seq(EncoderDecoder):
     """Reads a sequence of symbols and writes another.
 
         memory = encoder(source)        s₀ = bridge(last states)
@@ -175,7 +160,6 @@ class Seq2Seq(nnx.Module):
             raise UserError(f"model.bidirectional_layers must be from 0 to {num_layers}, got {num_lower}")
         self.dtype = jnp.dtype(dtype)
         self.rates = rates = dropout or DropoutRates()
-        self.attends = not isinstance(attention, NoAttention)
         if share_embeddings:
             self.embedding = Embedding(target_size, embedding_size, param_dtype=param_dtype, rngs=rngs)
         else:
@@ -216,26 +200,22 @@ class Seq2Seq(nnx.Module):
                 size = stack.output_size
         encoder_layers = [layer for stack in self._encoders for layer in stack.layers]
         self.bridge = Bridge(cell, num_decoder, encoder_layers, param_dtype=param_dtype, rngs=rngs)
-        features_size = embedding_size if tied else cell.output_size
-        self.decoder = AttentionDecoder(
+        self._make_decoder(
             cell,
             embedding_size,
             size,
-            features_size,
+            target_size,
             attention=attention,
             num_layers=num_decoder,
             residual=residual and num_decoder > 1,
             attend_from=attend_from,
             input_feeding=input_feeding,
             copy=copy,
-            rates=rates,
-            **options,
+            tied=tied,
+            engine=engine,
+            param_dtype=param_dtype,
+            rngs=rngs,
         )
-        self.tied = tied
-        if tied:
-            self.output_bias = nnx.Param(jnp.zeros((target_size,), param_dtype))
-        else:
-            self.output = nnx.Linear(features_size, target_size, dtype="float32", param_dtype=param_dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -253,32 +233,14 @@ class Seq2Seq(nnx.Module):
           source_lengths: valid symbols of each; 0 is legal.
           inputs: the target's symbols, each one before what is to be predicted there: first the end symbol.
           key: the random key of dropout and sampling; None in evaluation.
-          sampling_rate: how often, with a key, a symbol that the model has just drawn itself takes the place of an
-            input. Bengio et al., "Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks", 2015.
+          sampling_rate: of scheduled sampling, see `EncoderDecoder`.
         """
-        encoder_key, embedding_key, decoder_key, sampling_key = split_key(key, 4)
-        memory, _, state = self.encode(source, source_lengths, key=encoder_key)
-
-        def embed(tokens: Array) -> Array:
-            return self._embed_target(tokens, embedding_key)
-
-        feed_back = None
-        if sampling_key is not None and sampling_rate > 0:
-            coin_key, draw_key = jax.random.split(sampling_key)
-            coins = jax.random.bernoulli(coin_key, sampling_rate, inputs.shape)
-            coins = coins.at[0].set(False)  # there is nothing before the first step
-
-            def feed_back(before: DecoderOutput, x: Array, t: Array) -> Array:
-                logits = jax.lax.stop_gradient(self._logits(before, source.T))
-                drawn = jax.random.categorical(jax.random.fold_in(draw_key, t), logits)
-                return jnp.where(coins[t][:, None], embed(drawn), x)
-
-        _, output = self.decoder(embed(inputs), memory, state, key=decoder_key, feed_back=feed_back)
-        return self._logits(output, source.T), output.weights
+        encoder_key, *keys = split_key(key, 4)
+        return self._write(self.encode(source, source_lengths, key=encoder_key), inputs, keys, sampling_rate)
 
     def encode(
         self, source: Int[Array, "S B"], source_lengths: Int[Array, "B"], *, key: PRNGKeyArray | None = None
-    ) -> Translating:
+    ) -> Writing:
         """Reads the source; see `__call__` for the arguments."""
         embedding_key, *keys = split_key(key, 3)
         table = self.embedding if self.share_embeddings else self.source_embedding
@@ -290,48 +252,12 @@ class Seq2Seq(nnx.Module):
         memory = self.decoder.attention.remember(xs, source_lengths)
         initial = tuple(layer.initial_carry(source.shape[1]) for layer in self.decoder.layers)
         state = self.decoder.initial_state(self.bridge(carries, initial), memory)
-        return Translating(memory, source.T, state)
-
-    def step(
-        self, state: Translating, tokens: Int[Array, "B"]
-    ) -> tuple[Translating, Float[Array, "B V"], Float[Array, "B S"] | None]:
-        """Takes one step in decoding.
-
-        Args:
-          state: from `encode`, or of the step before.
-          tokens: the symbols before; at the first step the end symbol.
-
-        Returns:
-          The state after the step, the log-probabilities of the next symbol, and the attention; None if the model has
-          none.
-        """
-        decoder, output = self.decoder.step(self._embed_target(tokens, None), state.memory, state.decoder)
-        log_probs = jax.nn.log_softmax(self._logits(output, state.source))
-        return state._replace(decoder=decoder), log_probs, output.weights if self.attends else None
+        return Writing(memory, source.T, state)
 
     @property
     def _encoders(self) -> list[RecurrentStack]:
         return [getattr(self, name) for name in ("encoder", "encoder_top") if hasattr(self, name)]
 
-    def _embed_target(self, tokens: Int[Array, "*any"], key: PRNGKeyArray | None) -> Float[Array, "*any E"]:
-        return self._target_table(tokens, rate=self.rates.embedding_rate, key=key).astype(self.dtype)
-
     @property
     def _target_table(self) -> Embedding:
         return self.embedding if self.share_embeddings else self.target_embedding
-
-    def _logits(self, output: DecoderOutput, source: Int[Array, "B S"]) -> Float[Array, "*T B V"]:
-        features = output.features
-        logits = (
-            self._target_table.attend(features) + self.output_bias[...] if self.tied else self.output(features)
-        ).astype(jnp.promote_types(features.dtype, "float32"))
-        if output.copy_logits is None:
-            return logits
-        copied = output.weights * jax.nn.sigmoid(output.copy_logits)[..., None]
-        # Where there is nothing to copy the attention is 0 everywhere, and all is generated. Not 1 - p: close to p = 1
-        # that would have lost its digits, and its gradient.
-        can_copy = jnp.any(output.weights > 0, axis=-1, keepdims=True)
-        generated = jnp.where(can_copy, jax.nn.sigmoid(-output.copy_logits)[..., None], 1.0)
-        rows = jnp.arange(len(source))[:, None]
-        probabilities = (generated * jax.nn.softmax(logits)).at[..., rows, source].add(copied)
-        return jnp.log(jnp.maximum(probabilities, jnp.finfo(probabilities.dtype).tiny))

@@ -1,0 +1,1 @@
+"""Recordings and their transcripts: datasets, sound files, utterances as batches."""
