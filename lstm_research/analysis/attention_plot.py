@@ -3,7 +3,6 @@
 Drawn without a window (matplotlib's Agg), and without matplotlib's global state.
 """
 
-import io
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,24 +10,16 @@ from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from absl import logging
 from jaxtyping import Float
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lstm_research.common.errors import UserError
-from lstm_research.training.files import write_atomically
+from lstm_research.analysis.figures import FONT_SIZE, VISIBLE, find_fonts, save_figure
 
-SUFFIXES = (".png", ".svg", ".pdf")
-"""Of the files that can be written."""
-
-FONT_SIZE = 9.0
 CELL = 0.2
 """Width and height of a cell in inches: a line of text at this font size fits into it, so no labels overlap."""
 _WORD = "\N{LOWER ONE EIGHTH BLOCK}"  # what sentencepiece puts where a word begins
-_VISIBLE = {" ": "\N{OPEN BOX}", "\n": "\N{RETURN SYMBOL}", "\t": "\N{RIGHTWARDS ARROW TO BAR}", "": "\N{EMPTY SET}"}
 _GAP = 0.3  # inches between panels
 _ROW_WIDTH = 14.0  # inches; panels that do not fit go into the next row
 
@@ -55,11 +46,7 @@ def save_attention(maps: Sequence[AttentionMap], path: Path) -> None:
     Raises:
       UserError: another suffix.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"attention plot {path}: give a name that ends in {', '.join(SUFFIXES)}")
-    content = io.BytesIO()
-    draw_attention(maps).savefig(content, format=path.suffix[1:].lower(), dpi=150)
-    write_atomically(path, content.getvalue())
+    save_figure(draw_attention(maps), path, "attention plot")
 
 
 def draw_attention(maps: Sequence[AttentionMap]) -> Figure:
@@ -78,12 +65,12 @@ def draw_attention(maps: Sequence[AttentionMap]) -> Figure:
         T, S = len(each.target), len(each.source)
         if each.weights.shape != (T, S) or not each.weights.size:
             raise ValueError(f"weights of shape {each.weights.shape} for {T} target and {S} source pieces")
-    texts = (_VISIBLE.get(text, text) for each in maps for text in (*each.source, *each.target, each.title))
-    families = _families(set("".join(texts)))
-    with mpl.rc_context({"font.family": families.names, "font.size": FONT_SIZE}):
+    texts = (VISIBLE.get(text, text) for each in maps for text in (*each.source, *each.target, each.title))
+    fonts = find_fonts(set("".join(texts)))
+    with mpl.rc_context({"font.family": fonts.names, "font.size": FONT_SIZE}):
         figure = Figure(figsize=(1.0, 1.0))  # one inch, so that fractions of it are inches until all is placed
         renderer = FigureCanvasAgg(figure).get_renderer()
-        panels = [_panel(figure, each, families.missing) for each in maps]
+        panels = [_panel(figure, each, fonts.missing) for each in maps]
         boxes = []
         for axes, each in zip(panels, maps, strict=True):
             # Twice: where a label is depends on ticks that the first time places.
@@ -151,7 +138,7 @@ def _labels(pieces: Sequence[str], missing: frozenset[str]) -> list[str]:
     marked = any(piece.startswith(_WORD) for piece in pieces)
     labels = []
     for number, piece in enumerate(pieces, 1):
-        label = _VISIBLE.get(piece, piece)
+        label = VISIBLE.get(piece, piece)
         if missing & set(label):
             label = f"#{number}"
         elif marked and label.startswith(_WORD) and label != _WORD:
@@ -160,36 +147,3 @@ def _labels(pieces: Sequence[str], missing: frozenset[str]) -> list[str]:
             label = "·" + label
         labels.append(label)
     return labels
-
-
-class _Families(NamedTuple):
-    names: list[str]
-    missing: frozenset[str]
-
-
-def _families(characters: set[str]) -> _Families:
-    """Returns fonts that together have these characters, and the characters that no installed font has."""
-    names = ["DejaVu Sans"]  # comes with matplotlib
-    missing = characters - _characters(font_manager.findfont(names[0]))
-    if missing:
-        families = {font.name for font in font_manager.fontManager.ttflist}
-        families.discard("Last Resort High-Efficiency")  # has boxes for everything
-        having = {name: missing & _characters(font_manager.findfont(name)) for name in sorted(families)}
-        while missing and having:
-            best = max(having, key=lambda name: len(having[name] & missing))
-            if not having[best] & missing:
-                break
-            names.append(best)
-            missing -= having.pop(best)
-    if missing:
-        some = "".join(sorted(missing)[:10]) + "..." * (len(missing) > 10)
-        logging.warning(
-            "no installed font has %r: pieces with them are numbered in the plot; "
-            "install a font for the language, such as Noto Sans CJK",
-            some,
-        )
-    return _Families(names, frozenset(missing))
-
-
-def _characters(file: str) -> set[str]:
-    return set(map(chr, font_manager.get_font(file).get_charmap()))

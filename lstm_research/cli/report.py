@@ -1,0 +1,51 @@
+"""`lstm-research report`: writes one HTML page about a run, or one that compares several.
+
+lstm-research report --workdir=runs/sentiment
+lstm-research report --workdir=runs/lstm --workdir=runs/gru --output=comparison.html
+"""
+
+import os
+from pathlib import Path
+
+from absl import flags
+
+from lstm_research.common.errors import UserError
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_multi_string("workdir", None, "The folder of a run; given several times, the runs are compared.")
+    flags.DEFINE_string("output", None, "The page to write; WORKDIR/report.html for one run if left out.")
+
+
+def main(argv: list[str]) -> None:
+    """Writes the page and says where it is."""
+    if len(argv) > 1:
+        raise UserError(f"report takes only flags, got {' '.join(argv[1:])}")
+    FLAGS = flags.FLAGS
+    paths = [Path(path) for path in FLAGS.workdir or []]
+    if not paths:
+        raise UserError("give the folder of a run with --workdir=FOLDER; several are compared")
+    if len(paths) > 1 and not FLAGS.output:
+        raise UserError("a comparison belongs to no run: say where to write it with --output=FILE.html")
+    output = Path(FLAGS.output) if FLAGS.output else paths[0] / "report.html"
+    if FLAGS.output or paths[0].is_dir():  # else it is the workdir that is wrong
+        _check_writable(output)
+    # Imported here, not above: --help and mistakes in flags must not wait for JAX.
+    from lstm_research.analysis.report import comparison_report, run_report
+    from lstm_research.training.files import write_atomically
+
+    text = run_report(paths[0]) if len(paths) == 1 else comparison_report(paths)
+    write_atomically(output, text)
+    print(f"wrote {output}")
+
+
+def _check_writable(output: Path) -> None:
+    """Refuses a place that cannot be written, before minutes are spent on what belongs there."""
+    if output.is_dir():
+        raise UserError(f"--output={output} is a folder; name a file in it, such as {output / 'report.html'}")
+    if output.exists() and not output.is_file():
+        return  # a pipe, or /dev/stdout
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"--output={output}: {folder} is no folder that can be written to; give another place")
