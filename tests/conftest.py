@@ -1,5 +1,6 @@
 """Set-up of all tests: the CPU backend, and shapes checked at run time against the annotations."""
 
+import gc
 import importlib.metadata
 import itertools
 import os
@@ -26,6 +27,11 @@ FAST_COMPILATION = (
 )
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know the flag, and would abort
     FAST_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
+
+
+# What the tests leave behind is mostly compiled programs, millions of objects that garbage collection walks through in
+# vain; at the usual thresholds that is a tenth of all time.
+gc.set_threshold(200_000, 50, 1000)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,7 +5,9 @@ What a recipe builds is kept in `tests/golden/`, so that a changed default shows
     UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py -k golden
 """
 
+import ast
 import functools
+import importlib
 import importlib.util
 import json
 import os
@@ -18,8 +20,16 @@ import jax.export
 import jaxtyping
 import numpy as np
 import pytest
+from knobs.files import write_files
 from ml_collections import ConfigDict
 
+from lstm_research.common.build import build
+from lstm_research.common.errors import UserError
+from lstm_research.data.series.datasets import ORIGINS
+from lstm_research.data.series.scaling import SeriesScaler, Statistics
+from lstm_research.data.speech.recordings import SPEECH_DATASETS
+from lstm_research.data.synthetic import SYNTHETIC_DATASETS
+from lstm_research.data.synthetic.batches import TrainingSequences
 from lstm_research.data.vocabulary import Bytes, Characters, Subwords, Words
 from lstm_research.tasks import TASKS
 from lstm_research.tasks.text_classification import Labels
@@ -28,6 +38,7 @@ from lstm_research.training.loop import run
 from lstm_research.training.metrics import read_metrics
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+EXPERIMENTS = CONFIGS.parent / "experiments"
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -63,6 +74,8 @@ def get_config(name: str, variant: str) -> ConfigDict:
 
 def vocabulary_size(config: ConfigDict) -> int:
     """Stands in for the number of symbols, which the data decides: mostly a prime, so that no other size is like it."""
+    if "name" not in config.vocabulary:
+        return 0
     if (config.vocabulary.get("max_size") or 0) > 10000:
         return 29989
     return {"characters": 67, "words": 9973, "subwords": 1999, "bytes": 256}[config.vocabulary.name]
@@ -76,7 +89,7 @@ def make_vocabulary(config: ConfigDict) -> bytes:
     if name == "words":
         vocabulary = Words().fit([" ".join(symbols[:-2])])  # <unk> and <eos> come on top
     elif name == "characters":
-        vocabulary = Characters().fit(["".join(symbols)])
+        vocabulary = Characters().fit(["".join(symbols[:-1]) + "\n"])  # a newline ends what has an end
     elif name == "subwords":  # the pieces are as many characters, which all occur
         text = "\n".join(" ".join(symbols[i] + symbols[i + 1] for i in range(j, j + 3)) for j in range(size - 400))
         vocabulary = Subwords(size=size, character_coverage=1.0).fit([text])
@@ -88,17 +101,52 @@ def make_vocabulary(config: ConfigDict) -> bytes:
 
 def stored_files(config: ConfigDict) -> dict[str, bytes]:
     """Returns what stands for the files that a run of this config stores."""
-    files = dict.fromkeys(TASKS[config.task.name].file_names, make_vocabulary(config)) | {"dataset.json": b"{}"}
+    vocabulary = make_vocabulary(config) if "name" in config.vocabulary else b""
+    files = dict.fromkeys(TASKS[config.task.name].file_names, vocabulary) | {"dataset.json": b"{}"}
     if config.task.name == "text_classification":
         scores = config.dataset.get("target") == "score"
         files["labels.json"] = Labels(None if scores else ("negative", "positive")).to_json().encode()
+    if config.task.name == "speech_recognition":
+        dataset = SPEECH_DATASETS[config.dataset.name]
+        statistics = [[0.0] * 13, [1.0] * 13] if config.task.features.normalize == "global" else None
+        signals = {"sample_rate": dataset.sample_rate, "num_features": dataset.num_features}
+        files["features.json"] = json.dumps({**signals, "statistics": statistics}).encode()
+    if config.task.name == "forecasting":
+        files["series.json"] = series_scaler(config).to_json().encode()
     return files
+
+
+def series_scaler(config: ConfigDict) -> SeriesScaler:
+    """Returns what a forecasting run knows of its series, of the variables that the dataset has."""
+    dataset = config.dataset
+    targets = ("a", "b")
+    if dataset.name in ORIGINS:
+        targets = dataset.get("targets") or ORIGINS[dataset.name].columns
+    statistics = Statistics(*[(1.0,) * len(targets)] * 3)
+    return SeriesScaler("h", 24, targets, {}, {}, dataset.get("calendar", ()), False, {"series": statistics})
 
 
 def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of a training batch, the longest there is."""
     task = config.task
+    if task.name == "synthetic":
+        dataset = build(SYNTHETIC_DATASETS, config.dataset.to_dict(), where="dataset")
+        batch = TrainingSequences(dataset, batch_size=task.batch_size, seed=0)[0]
+        return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in batch.items()}
+    if task.name == "forecasting":
+        B, C, H = task.batch_size, task.history, task.horizon
+        scaler = series_scaler(config)
+        V = len(scaler.targets)
+        sizes = {"history": (C, V), "history_observed": (C, V), "targets": (H, V), "weights": (H, V)}
+        sizes |= {"known": (C + H, scaler.num_known), "static": (0,), "units": (4, V)}
+        floats = {name: jax.ShapeDtypeStruct((B, *size), np.float32) for name, size in sizes.items()}
+        return floats | {"window": jax.ShapeDtypeStruct((B,), np.int32)}
     B, T = task.batch_size, task.get("max_length", task.get("unroll_length"))
+    if task.name == "speech_recognition":
+        features = Experiment.from_config(config, files=stored_files(config)).task.features
+        shapes = {"frames": ((B, T, features.size), np.float32), "labels": ((B, 60), np.int32)}
+        shapes |= {"lengths": ((B,), np.int32), "label_lengths": ((B,), np.int32), "weights": ((B,), np.float32)}
+        return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "language_modelling": {
             "inputs": ((B, T), np.int32),
@@ -151,6 +199,32 @@ def test_golden(name: str, variant: str) -> None:
     assert found == file.read_text(), f"{file.name} is another: if that is meant, see the top of this file"
 
 
+@pytest.mark.parametrize("study", sorted(path.parent.name for path in EXPERIMENTS.glob("*/runs.py")))
+def test_runs_of_a_study_build(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    groups = importlib.import_module(f"{study}.runs").GROUPS
+    runs = [each for group in groups.values() for each in group]
+    assert len({each.name for each in runs}) == len(runs)  # a run's folder has its name
+    for each in runs:
+        name, _, variant = each.config.partition(":")
+        config = get_config(name.removesuffix(".py"), variant)
+        for override in each.overrides:
+            path, _, value = override.partition("=")
+            *groups_of_keys, key = path.split(".")
+            section = functools.reduce(lambda section, name: section[name], groups_of_keys, config)
+            with section.ignore_type():
+                section[key] = None if key == "init_from" else literal(value)
+        Experiment.from_config(config, files=stored_files(config))
+
+
+def literal(value: str) -> Any:
+    """Returns what an override says: a Python value, or the text as it is."""
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
 def test_no_golden_file_is_left_over() -> None:
     names = {f"{name}{'.' if variant else ''}{variant}.json" for name, variant in cases()}
     assert {path.name for path in GOLDEN.iterdir()} == names
@@ -182,7 +256,8 @@ def shrink(config: ConfigDict) -> None:
         if "num_params" in model:
             model.num_params = 20_000
         else:
-            model.embedding_size = 16
+            if "embedding_size" in model:
+                model.embedding_size = 16
             model.cell.hidden_size = 16
         if "last_hidden_size" in model:
             model.last_hidden_size = 16
@@ -190,11 +265,33 @@ def shrink(config: ConfigDict) -> None:
             model.softmax.latent_size = 16
         if "cutoffs" in model.get("softmax", {}):
             model.softmax.cutoffs = (4, 8)
-    if config.vocabulary.name == "subwords":
+    if config.vocabulary.get("name") == "subwords":
         config.vocabulary.size = 20
     for split in ("train", "valid", "test"):
         Path(f"{split}.txt").write_text(SENTENCES * 4)
-    if config.task.name == "language_modelling":
+    if config.task.name == "speech_recognition":
+        write_files()
+        config.dataset = {"name": "manifest", "sample_rate": 2000}
+        config.dataset.update({split: f"{split}_speech.csv" for split in ("train", "valid", "test")})
+        config.task.features = {"name": "log_mel", "num_mels": 4, "hop_seconds": 0.005}
+    elif config.task.name == "forecasting":
+        write_files()
+        calendar = config.dataset.get("calendar", ())
+        config.dataset = {
+            "name": "csv_series",
+            "path": "series.csv",
+            "target_columns": ("a", "b"),
+            "calendar": calendar,
+        }
+        with config.task.ignore_type(), config.task.unlocked():
+            config.task.update(history=24, horizon=2, season=4, eval_stride=1)
+            if model.name == "deepar":
+                config.task.num_samples = 4
+                model.lags = (1, 4)
+    elif config.task.name == "synthetic":
+        with config.dataset.unlocked():
+            config.dataset.update({} if config.dataset.name == "digits" else {"num_examples": 8})
+    elif config.task.name == "language_modelling":
         config.task.unroll_length = 10 if config.task.get("unroll_deviation") else 8
         config.dataset = {"name": "text_files", "train": "train.txt", "valid": "valid.txt", "test": "test.txt"}
     elif config.task.name == "text_classification":
@@ -219,7 +316,21 @@ def test_trains_two_steps(name: str, variant: str, tmp_path: Path, monkeypatch: 
     assert run(Experiment.from_config(config), tmp_path / "run") == 0
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [(line["step"], line["split"]) for line in lines] == [(2, "train"), (2, "valid"), (2, "test")]
-    assert all(0 < line["loss"] < 15 for line in lines)
+    # CTC's loss is that of a whole utterance.
+    assert all(0 < line["loss"] < (100 if name == "speech" else 15) for line in lines)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("variant", ["", "czech", "dutch", "prompts"])
+def test_a_recogniser_has_room_for_its_data(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    config = get_config("speech", variant)
+    try:
+        build(SPEECH_DATASETS, config.dataset.to_dict(), where="dataset").examples("train")
+    except UserError as error:  # no network, or no packages of Debian on this machine
+        pytest.skip(str(error))
+    task = Experiment.from_config(config).task  # which refuses what is too long, too fast, or has other characters
+    assert len(task.train_batches(0)[0]["labels"]) == config.task.batch_size
 
 
 @each_recipe

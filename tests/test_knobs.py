@@ -16,7 +16,15 @@ import jax
 import jaxtyping
 import numpy as np
 import pytest
-from knobs import files, language_modelling, text_classification, translation
+from knobs import (
+    files,
+    forecasting,
+    language_modelling,
+    speech_recognition,
+    synthetic,
+    text_classification,
+    translation,
+)
 from knobs.table import Config, Refused
 
 from lstm_research.common.errors import UserError
@@ -24,6 +32,7 @@ from lstm_research.data import labelled_text, parallel_text
 from lstm_research.data.prepared import PreparedDataset
 from lstm_research.models.cells import CELLS
 from lstm_research.models.layers import DropoutRates
+from lstm_research.models.layers.spec_augment import SpecAugment
 from lstm_research.tasks import TASKS
 from lstm_research.tasks.dynamic_evaluation import DynamicEvaluation
 from lstm_research.tasks.neural_cache import NeuralCache
@@ -34,7 +43,10 @@ from lstm_research.training.metrics import read_metrics
 from lstm_research.training.optimizers import OPTIMIZERS, make_optimizer
 
 TABLES = {
+    "forecasting": forecasting.TABLE,
     "language_modelling": language_modelling.TABLE,
+    "speech_recognition": speech_recognition.TABLE,
+    "synthetic": synthetic.TABLE,
     "text_classification": text_classification.TABLE,
     "translation": translation.TABLE,
 }
@@ -62,6 +74,8 @@ def all_keys(task: str) -> set[str]:
         for name, constructor in table.items():
             keys |= {f"{section}[{name}].{keyword}" for keyword in keywords(constructor) - given}
     keys |= {f"model.dropout.{keyword}" for keyword in keywords(DropoutRates)}
+    if task == "speech_recognition":
+        keys |= {f"task.spec_augment.{keyword}" for keyword in keywords(SpecAugment)}
     if task == "language_modelling":
         keys |= {"seed"} | {f"training.{keyword}" for keyword in keywords(TrainingOptions)}
         keys |= {f"optimizer.{keyword}" for keyword in keywords(make_optimizer) - {"num_steps"}}
@@ -201,8 +215,14 @@ def evaluated(experiment: Experiment) -> Any:
     """What an evaluation of the first weights gives, and what they predict."""
     params, evaluator = experiment.init_state().params, Evaluator(experiment.task)
     metrics = [evaluator.evaluate(params, split) for split in ("valid", "test")]
-    translate = getattr(experiment.task, "translate", lambda params, lines: None)
-    return metrics, str(translate(params, ["to be", "not"]))
+    if hasattr(experiment.task, "translate"):
+        return metrics, str(experiment.task.translate(params, ["to be", "not"]))
+    if hasattr(experiment.task, "transcribe"):
+        shape = (700,) if experiment.task.features.sample_rate else (20, experiment.task.features.num_features)
+        signal = np.random.default_rng(0).normal(size=shape)
+        signal = (9000 * signal).astype(np.int16) if len(shape) == 1 else signal.astype(np.float32)
+        return metrics, str(experiment.task.transcribe(params, [signal]))
+    return metrics
 
 
 @observed
@@ -223,6 +243,10 @@ def is_one_of_many(task: str, key: str) -> bool:
         return task != "language_modelling" and not key.endswith(("embedding_rate", "weight_rate"))
     if key.startswith("model.cell["):  # what is another name for a class with options set
         return isinstance(CELLS[key.removeprefix("model.cell[").partition("]")[0]], functools.partial)
+    section, _, keyword = key.partition("[")[0], *key.rpartition("]")[1:]
+    if section in ("model", "task.features") and keyword:  # what several models of a task share
+        alike = (each for each in TABLES[task].knobs if each.startswith(f"{section}[") and each.endswith(f"]{keyword}"))
+        return key != next(alike)
     return key == "dataset[shakespeare].part"  # reads 38 plays; tests of the dataset do too
 
 

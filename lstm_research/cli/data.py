@@ -10,6 +10,7 @@ lstm-research data show --config=configs/char_lm.py --split=valid --num=2
 import collections
 from typing import Any
 
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -23,6 +24,10 @@ from lstm_research.data.catalogue import CATALOGUE, OWN_FILES, TABLES, spec_of
 from lstm_research.data.dataset import SPLITS, Dataset
 from lstm_research.data.labelled_text import LabelledDataset
 from lstm_research.data.parallel_text import ParallelDataset
+from lstm_research.data.series.base import Series, SeriesDataset
+from lstm_research.data.speech.recordings import SpeechDataset
+from lstm_research.data.synthetic import SyntheticDataset
+from lstm_research.data.synthetic.table import as_table
 
 
 def define_flags() -> None:
@@ -56,7 +61,7 @@ def _list(names: list[str]) -> None:
         for entry in CATALOGUE:
             if entry.task == task:
                 prepared = "yes" if entry.is_prepared() else "no"
-                table.add_row(entry.name, entry.part, entry.what, entry.size, entry.prepared.source, prepared)
+                table.add_row(entry.name, entry.part, entry.what, entry.size, entry.source, prepared)
         console.print(table)
     table = Table("name", "what", title="Your own files")
     for name, what in OWN_FILES.items():
@@ -75,7 +80,8 @@ def _prepare(names: list[str]) -> None:
                 for what, size in _sizes(dataset, split).items()
             )
             console.print(f"  {split}: {sizes}", markup=False, highlight=False)
-        console.print(f"  sha256 of all texts: {dataset.fingerprint()}", highlight=False, soft_wrap=True)
+        _print_notes(console, dataset)
+        console.print(f"  sha256 of all examples: {dataset.fingerprint()}", highlight=False, soft_wrap=True)
 
 
 def _show(names: list[str]) -> None:
@@ -86,7 +92,7 @@ def _show(names: list[str]) -> None:
         raise UserError(f"data show takes one dataset, got {len(datasets)}")
     if flags.FLAGS.split not in SPLITS:
         raise unknown("--split", flags.FLAGS.split, SPLITS)
-    if config is None:
+    if config is None or isinstance(datasets[0], SyntheticDataset):  # which is what the model gets
         _show_examples(datasets[0])
     else:
         # Imported here, not above: listing and preparing must not wait for JAX.
@@ -103,11 +109,17 @@ def _show_examples(dataset: Dataset) -> None:
     for split, sizes in rows.items():
         table.add_row(split, *sizes.values())
     console.print(dataset.describe(), markup=False, highlight=False)
+    _print_notes(console, dataset)
     console.print(table)
     split = flags.FLAGS.split
     for index, (title, text) in enumerate(_examples(dataset, split)[: flags.FLAGS.num]):
         console.rule(Text(f"{split}, {title} {index}"), align="left")
         console.print(text, markup=False, highlight=False, emoji=False)
+
+
+def _print_notes(console: Console, dataset: Dataset) -> None:
+    for note in dataset.notes if isinstance(dataset, SpeechDataset) else ():
+        console.print(f"  {note}", markup=False, highlight=False)
 
 
 def _sizes(dataset: Any, split: str) -> dict[str, str]:
@@ -123,6 +135,21 @@ def _sizes(dataset: Any, split: str) -> dict[str, str]:
         pairs = dataset.examples(split)
         counts = {"sentences": len(pairs), "translations": sum(len(references) for _, references in pairs)}
         counts["characters"] = sum(len(source) + sum(map(len, references)) for source, references in pairs)
+    elif isinstance(dataset, SpeechDataset):
+        utterances = dataset.examples(split)
+        counts = {"utterances": len(utterances)}
+        length = sum(len(each.signal) for each in utterances)
+        counts |= {"seconds": round(length / dataset.sample_rate)} if dataset.sample_rate else {"frames": length}
+        counts["words"] = sum(len(each.transcript.split()) for each in utterances)
+        counts["characters"] = sum(len(each.transcript) for each in utterances)
+    elif isinstance(dataset, SyntheticDataset):
+        drawn = dataset.examples(split)
+        counts = {"sequences": len(drawn.lengths), "steps": int(drawn.lengths.sum())}
+        counts["answers"] = int(drawn.weights.sum())
+    elif isinstance(dataset, SeriesDataset):
+        parts = [each.targets[slice(*dataset.rows(each, split))] for each in dataset.series()]
+        counts = {"series": len(parts), "rows": sum(map(len, parts)), "values": sum(part.size for part in parts)}
+        counts["missing"] = sum(int(np.isnan(part).sum()) for part in parts)
     else:
         documents = dataset.documents(split)
         counts = {"documents": len(documents), "characters": sum(map(len, documents))}
@@ -140,7 +167,27 @@ def _examples(dataset: Any, split: str) -> list[tuple[str, str]]:
     if isinstance(dataset, ParallelDataset):
         pairs = dataset.examples(split)
         return [("sentence", "\n".join([source, *(f"→ {text}" for text in texts)])) for source, texts in pairs]
+    if isinstance(dataset, SpeechDataset):
+        rate, unit = (dataset.sample_rate, "seconds") if dataset.sample_rate else (1, "frames")
+        return [
+            (f"{name}: {len(signal) / rate:,.4g} {unit}, utterance", text)
+            for name, signal, text in dataset.examples(split)
+        ]
+    if isinstance(dataset, SyntheticDataset):
+        drawn = dataset.examples(split)
+        return [("sequence", as_table(drawn.take([row]))) for row in range(min(flags.FLAGS.num, len(drawn.lengths)))]
+    if isinstance(dataset, SeriesDataset):
+        return [_series_example(dataset, each, split) for each in dataset.series()]
     return [("document", document[:300]) for document in dataset.documents(split)]
+
+
+def _series_example(dataset: SeriesDataset, series: Series, split: str) -> tuple[str, str]:
+    """Returns what a series is called, and its first rows."""
+    begin, end = dataset.rows(series, split)
+    lines = [f"{'time':<20}{''.join(f'{name:>16}' for name in dataset.target_names)}"]
+    for row in range(begin, min(begin + 5, end)):
+        lines.append(f"{series.times[row]!s:<20}{''.join(f'{value:>16.6g}' for value in series.targets[row])}")
+    return f"{end - begin:,} rows, step {dataset.step}, series {series.name!r}", "\n".join(lines)
 
 
 def _config() -> ConfigDict | None:

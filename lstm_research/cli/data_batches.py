@@ -29,8 +29,11 @@ def show_batches(console: Console, config: Any, dataset: Any, split: str, num: i
         console.print(f"{name}: {len(vocabulary):,} {vocabulary.kind}", highlight=False)
     for note in task.notes:
         console.print(note, markup=False, highlight=False)
-    console.print(_windows(task, dataset, config.seed) if "resets" in batch else _lengths(task))
-    rows = {"resets": _window_rows, "labels": _labelled_rows, "source": _translation_rows}
+    if "history" in batch:
+        console.print(_origins(task))
+    else:
+        console.print(_windows(task, dataset, config.seed) if "resets" in batch else _lengths(task))
+    rows = {"resets": _window_rows, "history": _series_rows, "labels": _labelled_rows, "source": _translation_rows}
     describe = next(function for key, function in rows.items() if key in batch)
     for row, (title, text) in zip(range(num), describe(task, batch), strict=False):
         console.rule(Text(f"{split}, batch 0, row {row}, {title}"), align="left")
@@ -41,6 +44,8 @@ def _vocabularies(task: Any) -> dict[str, Any]:
     """Returns the vocabularies of a task by what to call them."""
     if hasattr(task, "vocabulary"):
         return {"vocabulary": task.vocabulary}
+    if hasattr(task, "scaler"):
+        return {}
     return {"source vocabulary": task.source_vocabulary, "target vocabulary": task.target_vocabulary}
 
 
@@ -97,6 +102,32 @@ def _sequences(batch: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, list
         "source": (batch["source"], batch["source_lengths"][valid].tolist()),
         "target": (batch["targets"], targets[valid].tolist()),
     }
+
+
+def _origins(task: Any) -> Table:
+    """The windows of series."""
+    table = Table("split", "windows", "history", "horizon", "variables", "batches")
+    for split in SPLITS:
+        batches = task.eval_batches(split)
+        sizes = len(batches.order), task.history, task.horizon, len(task.scaler.targets), len(batches)
+        table.add_row(split, *(f"{size:,}" for size in sizes))
+    return table
+
+
+def _series_rows(task: Any, batch: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
+    def numbers(values: np.ndarray, observed: np.ndarray) -> str:
+        return " ".join(f"{x:.3g}" if seen else "NA" for x, seen in zip(values, observed, strict=True))
+
+    sides = ("history", "history_observed"), ("targets", "weights")
+    for row in range(len(batch["window"])):
+        (past, seen), (future, counts) = ((batch[name][row] for name in side) for side in sides)
+        yield (
+            f"window {batch['window'][row]}, scaled, around its origin",
+            "\n".join(
+                f"{name}: ... {numbers(past[-6:, v], seen[-6:, v])} → {numbers(future[:6, v], counts[:6, v])} ..."
+                for v, name in enumerate(task.scaler.targets)
+            ),
+        )
 
 
 def _window_rows(task: Any, batch: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:

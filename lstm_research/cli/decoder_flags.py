@@ -1,6 +1,7 @@
-"""How a translation run decodes, by the flags that `predict` and `evaluate` share."""
+"""How a run decodes, translation or speech, by the flags that `predict` and `evaluate` share."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -20,6 +21,9 @@ OPTIONS = (
 )
 """Flags that set a key of the decoder, where the command has them; which decoder has which key, the decoders say."""
 
+LIMITS = ("max_length_ratio", "max_length_offset", "max_symbols")
+"""What a decoder that is named by a flag takes over from that of the config."""
+
 
 def define_flags() -> None:
     """Defines the flags."""
@@ -31,26 +35,28 @@ def define_flags() -> None:
     flags.DEFINE_integer("no_repeat_ngram", None, "The beam search repeats no n symbols in a row.", lower_bound=1)
 
 
-def decoder(configured: Any) -> Any:
+def decoder(configured: Any, table: Mapping[str, Any]) -> Any:
     """Returns the decoder of the run, or that of `--decoder`, with what the flags set.
+
+    Args:
+      configured: the decoder of the run's config.
+      table: all decoders that its model has.
 
     Raises:
       UserError: there is no such decoder, or it has no such option.
     """
     FLAGS = flags.FLAGS
-    from lstm_research.decoding import DECODERS
-
-    if FLAGS.decoder is not None and FLAGS.decoder not in DECODERS:
-        raise unknown("--decoder", FLAGS.decoder, DECODERS)
-    wanted = type(configured) if FLAGS.decoder is None else DECODERS[FLAGS.decoder]
-    limits = {name: getattr(configured, name) for name in ("max_length_ratio", "max_length_offset")}
+    if FLAGS.decoder is not None and FLAGS.decoder not in table:
+        raise unknown("--decoder", FLAGS.decoder, table)
+    wanted = type(configured) if FLAGS.decoder is None else table[FLAGS.decoder]
+    limits = {name: getattr(configured, name) for name in LIMITS if hasattr(configured, name)}
     decoder = configured if isinstance(configured, wanted) else wanted(**limits)
     valid = {field.name for field in dataclasses.fields(decoder)}
     given = {name: FLAGS[name].value for name in OPTIONS if name in FLAGS and FLAGS[name].present}
     for name in given:
         if name not in valid:
-            (kind,) = (kind for kind, each in DECODERS.items() if each is wanted)
-            having = " or ".join(f"--decoder={kind}" for kind, each in DECODERS.items() if hasattr(each, name))
+            (kind,) = (kind for kind, each in table.items() if each is wanted)
+            having = " or ".join(f"--decoder={kind}" for kind, each in table.items() if hasattr(each, name))
             raise UserError(f"--{name} is no option of the decoder {kind!r}; leave it out, or use {having}")
     if "seed" in FLAGS and FLAGS["seed"].present and not hasattr(decoder, "temperature"):
         raise UserError("--seed is for draws, and this decoder makes none; leave it out, or use --decoder=sample")

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from lstm_research.cli import decoder_flags, run_flags
+from lstm_research.cli import decoder_flags, fusion_flags, run_flags
 from lstm_research.common.errors import UserError
 
 
@@ -20,6 +20,7 @@ def define_flags() -> None:
     run_flags.define_flags()
     flags.DEFINE_string("split", "test", "The split to evaluate: train, valid or test.")
     decoder_flags.define_flags()
+    fusion_flags.define_flags()
     flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
     of_config = "Overrides task.{0} of the run's config; none leaves it out."
     flags.DEFINE_string(
@@ -39,6 +40,8 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     """Evaluates a run."""
     trained = run_flags.load(argv)
+    if hasattr(trained.task, "scored_splits"):
+        trained.task.scored_splits = (flags.FLAGS.split,)
     _set_adaptations(trained)
     _set_decoder(trained)
     metrics = trained.evaluate(flags.FLAGS.split)
@@ -63,7 +66,6 @@ def _set_adaptations(trained: Any) -> None:
     from lstm_research.tasks.dynamic_evaluation import DynamicEvaluation
     from lstm_research.tasks.neural_cache import NeuralCache
 
-    task.scored_splits = (FLAGS.split,)
     kinds: dict[str, tuple[str, Any, dict[str, Any]]] = {
         "neural_cache": ("perplexity_cache", NeuralCache, {"window": int, "theta": float, "mixing": float}),
         "dynamic_evaluation": ("perplexity_dynamic", DynamicEvaluation, {"learning_rate": float, "decay": float}),
@@ -75,14 +77,26 @@ def _set_adaptations(trained: Any) -> None:
 
 
 def _set_decoder(trained: Any) -> None:
-    """Has the task of a translation run decode as the flags say."""
+    """Has the task decode as the flags say, if it decodes at all, and this split."""
     FLAGS, task = flags.FLAGS, trained.task
-    if hasattr(task, "decoder"):
-        task.decoder = decoder_flags.decoder(task.decoder)
-        return
+    has = {decoder_flags.__name__: hasattr(task, "decoder"), fusion_flags.__name__: hasattr(task, "fusion")}
     for name in FLAGS:
-        if str(FLAGS.find_module_defining_flag(name)) == decoder_flags.__name__ and FLAGS[name].present:
-            raise UserError(f"--{name} is for translation, which the run in {FLAGS.workdir} does not; leave it out")
+        module = str(FLAGS.find_module_defining_flag(name))
+        if module not in has or not FLAGS[name].present:
+            continue
+        if not has[module]:
+            raise UserError(
+                f"--{name} is for tasks that decode with it, which {trained.config.task.name} does not; leave it out"
+            )
+        if FLAGS.split in task.splits() and not task.score_names(FLAGS.split):
+            raise UserError(
+                f"--{name} would change nothing: of the split {FLAGS.split!r} this run decodes nothing; leave it out, "
+                "or use --split=test"
+            )
+    if has[decoder_flags.__name__]:
+        task.decoder = decoder_flags.decoder(task.decoder, task.decoders)
+    if has[fusion_flags.__name__]:
+        task.fusion = fusion_flags.fusion(trained)
 
 
 def _numbers(name: str, text: str, types: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ COMMANDS = {
     "data": "list, prepare and show datasets",
     "train": "train a model from a config, or go on with a run",
     "evaluate": "evaluate a run on a split",
-    "predict": "let a run predict: text, labels, translations",
+    "predict": "let a run predict: text, labels, translations, transcripts, forecasts",
+    "report": "write a page about a run, or one that compares several",
     "export": "write a run's weights and config for use elsewhere",
     "benchmark": "measure recurrent layers and training steps",
 }

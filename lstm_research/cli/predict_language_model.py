@@ -10,7 +10,7 @@ from absl import flags
 from lstm_research.cli.predict_io import read_input, write_output
 from lstm_research.common.errors import UserError
 
-SHARED_FLAGS = ("input", "output", "temperature", "top_k", "top_p", "seed")
+SHARED_FLAGS = ("input", "output", "temperature", "top_k", "top_p", "seed", "num_samples")
 """The flags of `predict` that this task reads."""
 
 
@@ -18,7 +18,6 @@ def define_flags() -> None:
     """Defines the flags of this command that no other task has."""
     flags.DEFINE_string("prompt", None, "The text to continue, instead of --input; without both, a new line.")
     flags.DEFINE_integer("length", 500, "How many symbols (such as characters or words) to write.", lower_bound=1)
-    flags.DEFINE_integer("num_samples", 1, "How many texts to write.", lower_bound=1)
 
 
 def main(trained: Any) -> None:
@@ -26,16 +25,17 @@ def main(trained: Any) -> None:
     FLAGS = flags.FLAGS
     from lstm_research.decoding.sampling import Sampler
 
+    num_samples = FLAGS.num_samples or 1
     prompt = _read_prompt(trained.task.default_prompt)
     pieces = trained.task.generate(
         trained.params,
         prompt,
         length=FLAGS.length,
-        num_samples=FLAGS.num_samples,
+        num_samples=num_samples,
         sampler=Sampler(FLAGS.temperature, FLAGS.top_k, FLAGS.top_p),
         seed=FLAGS.seed,
     )
-    if FLAGS.num_samples == 1 and FLAGS.output in (None, "-"):
+    if num_samples == 1 and FLAGS.output in (None, "-"):
         for index, (piece,) in enumerate(pieces):
             # The prompt is shown only once the model has accepted it.
             print(piece if index else prompt + piece, end="", flush=True)

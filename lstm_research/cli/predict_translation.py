@@ -13,7 +13,7 @@ from lstm_research.cli import decoder_flags
 from lstm_research.cli.predict_io import read_input, write_output
 from lstm_research.common.errors import UserError
 
-SHARED_FLAGS = ("text", "input", "output", "temperature", "top_k", "top_p", "seed")
+SHARED_FLAGS = ("text", "input", "output", "temperature", "top_k", "top_p", "seed", "num_best")
 """The flags of `predict` that this task reads."""
 
 MAX_PANELS = 30
@@ -22,10 +22,6 @@ MAX_PANELS = 30
 
 def define_flags() -> None:
     """Defines the flags of this command that no other task has."""
-    decoder_flags.define_flags()
-    flags.DEFINE_integer(
-        "num_best", None, "Write this many translations of a line, each as line number, score, text.", lower_bound=1
-    )
     flags.DEFINE_list("ensemble", [], "Further runs to translate together with: WORKDIR or WORKDIR@CHECKPOINT, ...")
     flags.DEFINE_string(
         "attention_plot", None, "Draws attention: all lines into one file (.png, .svg, .pdf), or one each to a folder."
@@ -36,7 +32,7 @@ def main(trained: Any) -> None:
     """Writes one translation a line; an empty line for an empty line."""
     FLAGS = flags.FLAGS
     lines = read_input()
-    decoder = decoder_flags.decoder(trained.task.decoder)
+    decoder = decoder_flags.decoder(trained.task.decoder, trained.task.decoders)
     plots = _plot_paths(FLAGS.attention_plot, lines)
     if plots and not trained.task.attends:
         raise UserError(f"--attention_plot: the model in {FLAGS.workdir} has no attention to draw; leave the flag out")
@@ -89,7 +85,7 @@ def _plot_paths(where: str | None, lines: list[str]) -> dict[Path, list[int]]:
     """
     if where is None:
         return {}
-    from lstm_research.analysis.attention_plot import SUFFIXES
+    from lstm_research.analysis.figures import SUFFIXES
 
     path, filled = Path(where), [index for index, line in enumerate(lines) if line.strip()]
     if path.is_dir() or not path.suffix:

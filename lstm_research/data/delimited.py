@@ -76,6 +76,18 @@ def read_rows(path: str, where: str, columns: dict[str, Column], delimiter: str)
     return rows
 
 
+def read_header(path: str, where: str, delimiter: str) -> list[str]:
+    """Returns the fields of a table's first line; for the arguments see `read_rows`."""
+    lines = read_text(path, where).lstrip().splitlines()
+    return next(csv.reader(lines[:1], delimiter=delimiter))
+
+
+def check_delimiter(delimiter: str) -> None:
+    """Raises a `UserError` for what cannot be `dataset.delimiter`."""
+    if len(delimiter) != 1 or delimiter in '\r\n" ':
+        raise UserError(f"dataset.delimiter must be one character, such as ',' or a tab, got {delimiter!r}")
+
+
 def _find(column: Column, names: list[str], where: str, key: str) -> int:
     if column not in names:
         raise unknown(f"column ({key}; columns in {where}):", column, names)
@@ -117,8 +129,7 @@ class TableFiles(abc.ABC):
             raise UserError(f"columns are given by different names or by different numbers, got {given}")
         if any(isinstance(column, int) and column < 0 for column in columns.values()):
             raise UserError(f"columns are numbered from 0, got {', '.join(map(str, columns.values()))}")
-        if len(self.delimiter) != 1 or self.delimiter in '\r\n" ':
-            raise UserError(f"dataset.delimiter must be one character, such as ',' or a tab, got {self.delimiter!r}")
+        check_delimiter(self.delimiter)
         for key in ("train", "valid", "test"):
             if getattr(self, key) is not None:
                 check_file(getattr(self, key), f"dataset.{key}")
@@ -131,6 +142,10 @@ class TableFiles(abc.ABC):
     def cut(self, rows: list[Row], valid_fraction: float, test_fraction: float) -> dict[str, list[Row]]:
         """Divides the rows of the training table in splits."""
 
+    def read(self, path: str, where: str) -> list[Row]:
+        """Returns the rows of a table, which the config key `where` names."""
+        return read_rows(path, where, self.columns(), self.delimiter)
+
     def rows(self, split: str) -> list[Row]:
         """Returns the rows of a split."""
         return self._rows[known_split(split)]
@@ -139,11 +154,7 @@ class TableFiles(abc.ABC):
     def _rows(self) -> dict[str, list[Row]]:
         """The rows of every split, read once."""
         given = {"train": self.train, "valid": self.valid, "test": self.test}
-        tables = {
-            split: read_rows(path, f"dataset.{split}", self.columns(), self.delimiter)
-            for split, path in given.items()
-            if path is not None
-        }
+        tables = {split: self.read(path, f"dataset.{split}") for split, path in given.items() if path is not None}
         splits = tables
         if len(tables) < len(given):
             fractions = (

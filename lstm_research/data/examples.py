@@ -3,6 +3,9 @@
 import unicodedata
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float, Int
+
 
 class Document(NamedTuple):
     """A text with its title."""
@@ -30,6 +33,34 @@ class SentencePair(NamedTuple):
 
     source: str
     references: tuple[str, ...]
+
+
+class Utterance(NamedTuple):
+    """Something said.
+
+    Attributes:
+      name: of the utterance, for people.
+      signal: a waveform, int16 [N]; or features of its frames, float32 [T, D].
+      transcript: what is said; nothing where nobody speaks.
+    """
+
+    name: str
+    signal: Int[np.ndarray, "N"] | Float[np.ndarray, "T D"]
+    transcript: str
+
+
+class Observations(NamedTuple):
+    """What was observed of one variable.
+
+    Attributes:
+      variable: its name.
+      times: int64 [N], seconds since 1970.
+      values: float64 [N], NaN where nothing was observed.
+    """
+
+    variable: str
+    times: Int[np.ndarray, "N"]
+    values: Float[np.ndarray, "N"]
 
 
 def normalize(text: str) -> str:

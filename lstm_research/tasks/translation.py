@@ -75,6 +75,8 @@ class MachineTranslation(Task):
       source_vocabulary: symbols and their numbers, once loaded.
       target_vocabulary: the same, with a joint vocabulary.
       attends: whether the model has attention.
+      decoder: how translations are found.
+      decoders: all that there are, by name.
       notes: how many sentences were cut, once loaded.
       file_names: of what a run stores in its workdir, see `files`.
     """
@@ -133,6 +135,7 @@ class MachineTranslation(Task):
             if not 0 <= rate < 1:
                 raise UserError(f"task.{name} must be at least 0 and below 1, got {rate}")
         check_at_least(0, "task", coverage_loss=coverage_loss, num_scored=num_scored)
+        self.decoders = DECODERS
         self.decoder: Decoder = build(DECODERS, decoder, where="task.decoder")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size

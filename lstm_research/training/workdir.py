@@ -172,7 +172,7 @@ def config_digest(config: Config) -> str:
 
 def config_differences(old: Config, new: Config) -> list[str]:
     """Returns the keys that differ between two configs as `a.b: old -> new`."""
-    before, now = dict(_flat(_plain(old))), dict(_flat(_plain(new)))
+    before, now = dict(flat_config(_plain(old))), dict(flat_config(_plain(new)))
     absent = object()
 
     def show(value: Any) -> str:
@@ -280,10 +280,11 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(content, default=dict))
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_config(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the values of nested dicts with their dotted keys."""
     if isinstance(value, dict) and (value or not prefix):
         for key, item in value.items():
-            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+            yield from flat_config(item, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, value
 

@@ -153,10 +153,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
-        self.fetched += [value for name, value in attrs if name in ("src", "href")] + [tag] * (
-            tag in ("script", "link")
-        )
-        if tag != "meta":
+        addresses = [str(value) for name, value in attrs if name in ("src", "href")]
+        self.fetched += [each for each in addresses if not each.startswith("data:")] + [tag] * (tag == "script")
+        if tag not in ("meta", "link"):
             self.open.append(tag)
         if tag == "article":
             self.articles.append([])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+from lstm_research import decoding
 from lstm_research.cli import decoder_flags, predict_translation
 from lstm_research.common.errors import UserError
 from lstm_research.decoding import BeamSearch, Greedy, Sample
@@ -24,6 +25,7 @@ class _Task:
 
     def __init__(self, decoder: Any, attention: bool = True):
         self.decoder, self.attention, self.attends = decoder, attention, attention
+        self.decoders = decoding.DECODERS
 
     def translate(self, params: Any, lines: Any, *, decoder: Any, seed: int) -> list[list[Translation]]:
         self.asked = SimpleNamespace(params=params, lines=list(lines), decoder=decoder, seed=seed)
@@ -65,6 +67,8 @@ def predict() -> Iterator[Callable[..., Any]]:
         flags.DEFINE_integer("top_k", None, "")
         flags.DEFINE_float("top_p", 1.0, "")
         flags.DEFINE_integer("seed", 0, "")
+        flags.DEFINE_integer("num_best", None, "", lower_bound=1)
+        decoder_flags.define_flags()
         predict_translation.define_flags()
         FLAGS(["predict", "--workdir=runs/en_fr", *arguments])
         trained = trained or _trained()

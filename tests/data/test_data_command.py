@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 PROGRAM = """
 import sys
@@ -124,6 +126,25 @@ def test_show_prints_what_other_tasks_get(folder: Path, sections: dict[str, Any]
     for part in parts:
         assert part in result.stdout
     assert run(folder, "prepare", "--config=config.py").returncode == 0
+
+
+def test_recordings_are_listed_prepared_and_shown(folder: Path) -> None:
+    for name, pitch in (("a", 300), ("b", 400)):
+        tone = np.sin(2 * np.pi * pitch * np.arange(4000) / 8000)
+        soundfile.write(folder / f"{name}.wav", np.stack([tone, tone], axis=1), 8_000)
+    (folder / "list.csv").write_text("path,transcript\na.wav,[bold] one two\nb.wav,\n")
+    files = dict.fromkeys(("train", "valid", "test"), "list.csv")
+    sections = {"dataset": {"name": "manifest", **files}, "task": {"name": "speech_recognition"}}
+    config = (folder / "config.py").read_text().replace("return ConfigDict(", "config = (")
+    (folder / "config.py").write_text(config + f"    return ConfigDict(config | {sections})\n")
+    result = run(folder, "prepare", "--config=config.py")
+    assert result.returncode == 0, result.stderr
+    assert "train: 2 utterances, 1 second, 3 words, 14 characters" in result.stdout
+    assert "6 of 6 recordings have several channels and were mixed to one" in result.stdout
+    assert "(from 8,000 Hz)" in result.stdout
+    listed = run(folder, "list").stdout
+    for part in ("connected_digits", "fillets", "asterisk_prompts", "Datasets for speech_recognition", "manifest"):
+        assert part in listed
 
 
 WRONG = {

@@ -92,6 +92,38 @@ def test_what_does_not_read_back_as_written_is_not_kept(folder: Path) -> None:
     assert not TINY.path("one").exists()
 
 
+class Signal(NamedTuple):
+    wave: np.ndarray
+    frames: np.ndarray
+
+
+def test_arrays_come_back_as_they_were_and_cannot_be_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waves = [np.arange(-3, n, dtype=np.int16) for n in (4, 0, 300)]
+    written = [Signal(wave, np.resize(wave, (len(wave), 2)).astype(np.float32) / 3) for wave in [*waves, waves[0][:0]]]
+    written[2].frames[5] = np.nan
+    signals = dataclasses.replace(
+        TINY,
+        example=Signal,
+        features=lambda features: {
+            "wave": features.Tensor(shape=(None,), dtype=np.int16, encoding="bytes"),
+            "frames": features.Tensor(shape=(None, 2), dtype=np.float32, encoding="bytes"),
+        },
+        extract=lambda part, file: {"train": written},
+    )
+    for one, other in zip(signals.load("one", "train"), written, strict=True):
+        for got, expected in zip(one, other, strict=True):
+            assert got.dtype == expected.dtype
+            np.testing.assert_array_equal(got, expected)
+            assert not got.flags.writeable
+    assert "tensorflow" not in sys.modules
+    newer = dataclasses.replace(signals, version="1.0.1")
+    for other in (waves[0] + np.int16(1), waves[0].astype(np.int32), waves[0][None]):
+        read = [written[0]._replace(wave=other), *written[1:]]
+        monkeypatch.setattr(PreparedDataset, "_read", lambda self, path, split, read=read: read)
+        with pytest.raises(AssertionError, match="does not read back"):
+            newer.prepare("one")
+
+
 def test_wrong_names_and_damaged_files_get_one_line(folder: Path) -> None:
     with pytest.raises(UserError, match=r"part of dataset 'tiny' 'tree'.* valid: one, two"):
         TINY.load("tree", "train")
