@@ -1,0 +1,34 @@
+"""Writes the transcripts of a run's data, one a line and written as the run has them, for a language model.
+
+python experiments/speech/transcripts.py --workdir=runs/speech/digits-0 --output=runs/speech/digits_text
+"""
+
+import argparse
+from pathlib import Path
+
+from lstm_research.common.build import build
+from lstm_research.data.speech.recordings import SPEECH_DATASETS
+from lstm_research.data.speech.utterances import written_alike
+from lstm_research.training.workdir import read_workdir
+
+
+def main() -> None:
+    """Writes a file for each split."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=Path, required=True, help="of a run of speech recognition")
+    parser.add_argument("--output", type=Path, required=True, help="the folder of the files")
+    arguments = parser.parse_args()
+    _, config = read_workdir(arguments.workdir)
+    dataset = build(SPEECH_DATASETS, config.dataset.to_dict(), where="dataset")
+    lower_case, punctuation = config.task.get("lower_case", False), config.task.get("punctuation", True)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for split in dataset.splits:
+        lines = [
+            written_alike(each.transcript, lower_case=lower_case, punctuation=punctuation)
+            for each in dataset.examples(split)
+        ]
+        (arguments.output / f"{split}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
