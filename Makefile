@@ -32,11 +32,11 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint $(VENV)/.parity
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # All of what `test` runs a sample of.
 test-all: lint $(VENV)/.parity
-	$(BIN)/python -m pytest -n $(WORKERS) --whole
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --whole
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
