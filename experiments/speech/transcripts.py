@@ -6,10 +6,21 @@ python experiments/speech/transcripts.py --workdir=runs/speech/digits-0 --output
 import argparse
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from lstm_research.common.build import build
 from lstm_research.data.speech.recordings import SPEECH_DATASETS
 from lstm_research.data.speech.utterances import written_alike
 from lstm_research.training.workdir import read_workdir
+
+
+def written(config: ConfigDict) -> dict[str, list[str]]:
+    """Returns the transcripts of every split, as a run with this config learns them."""
+    dataset = build(SPEECH_DATASETS, config.dataset.to_dict(), where="dataset")
+    how = {"lower_case": config.task.get("lower_case", False), "punctuation": config.task.get("punctuation", True)}
+    return {
+        split: [written_alike(each.transcript, **how) for each in dataset.examples(split)] for split in dataset.splits
+    }
 
 
 def main() -> None:
@@ -18,15 +29,8 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="of a run of speech recognition")
     parser.add_argument("--output", type=Path, required=True, help="the folder of the files")
     arguments = parser.parse_args()
-    _, config = read_workdir(arguments.workdir)
-    dataset = build(SPEECH_DATASETS, config.dataset.to_dict(), where="dataset")
-    lower_case, punctuation = config.task.get("lower_case", False), config.task.get("punctuation", True)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for split in dataset.splits:
-        lines = [
-            written_alike(each.transcript, lower_case=lower_case, punctuation=punctuation)
-            for each in dataset.examples(split)
-        ]
+    for split, lines in written(read_workdir(arguments.workdir)[1]).items():
         (arguments.output / f"{split}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
