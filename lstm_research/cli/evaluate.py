@@ -77,7 +77,7 @@ def _set_adaptations(trained: Any) -> None:
 
 
 def _set_decoder(trained: Any) -> None:
-    """Has the task decode as the flags say, if it decodes at all, and this split."""
+    """Has the task decode as the flags say, if it decodes at all."""
     FLAGS, task = flags.FLAGS, trained.task
     has = {decoder_flags.__name__: hasattr(task, "decoder"), fusion_flags.__name__: hasattr(task, "fusion")}
     for name in FLAGS:
@@ -87,11 +87,6 @@ def _set_decoder(trained: Any) -> None:
         if not has[module]:
             raise UserError(
                 f"--{name} is for tasks that decode with it, which {trained.config.task.name} does not; leave it out"
-            )
-        if FLAGS.split in task.splits() and not task.score_names(FLAGS.split):
-            raise UserError(
-                f"--{name} would change nothing: of the split {FLAGS.split!r} this run decodes nothing; leave it out, "
-                "or use --split=test"
             )
     if has[decoder_flags.__name__]:
         task.decoder = decoder_flags.decoder(task.decoder, task.decoders)

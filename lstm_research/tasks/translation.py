@@ -77,6 +77,7 @@ class MachineTranslation(Task):
       attends: whether the model has attention.
       decoder: how translations are found.
       decoders: all that there are, by name.
+      scored_splits: the splits that are translated as a whole; of validation otherwise `num_scored` sentences are.
       notes: how many sentences were cut, once loaded.
       file_names: of what a run stores in its workdir, see `files`.
     """
@@ -146,6 +147,7 @@ class MachineTranslation(Task):
         self.scheduled_sampling_rate = scheduled_sampling_rate
         self.coverage_loss = coverage_loss
         self.num_scored = num_scored
+        self.scored_splits: tuple[str, ...] = ("test",)
         self._boundaries = make_boundaries(bucket_boundaries, max_length)
         self._dataset_config = dataset
         self._normalized = getattr(PARALLEL_DATASETS.get(str(dataset.get("name"))), "normalized", False)
@@ -267,8 +269,9 @@ class MachineTranslation(Task):
         return metrics | {"perplexity": math.exp(min(metrics["loss"], 700.0))}  # exp(710) is not a float
 
     def score_names(self, split: str) -> tuple[str, ...]:
-        """Returns BLEU and chrF, but for the training split, and for validation if nothing is to be translated."""
-        return ("bleu", "chrf") if split == "test" or (split == "valid" and self.num_scored) else ()
+        """Returns BLEU and chrF for the splits of which something is to be translated."""
+        scored = split in self.scored_splits or (split == "valid" and self.num_scored)
+        return ("bleu", "chrf") if scored else ()
 
     def scores(
         self, params: Params | tuple[Params, ...], split: str, should_stop: Callable[[], bool]
@@ -276,7 +279,7 @@ class MachineTranslation(Task):
         """Returns BLEU and chrF against all references; None if `should_stop` said so. `params`: see `translate`."""
         if not self.score_names(split):
             return {}
-        examples = self._examples(split)[: self.num_scored if split == "valid" else None]
+        examples = self._examples(split)[: None if split in self.scored_splits else self.num_scored]
         found = self._translate(params, [each.source for each in examples], self.decoder, 0, should_stop)
         return None if found is None else self._scores(examples, found)[0]
 
