@@ -124,7 +124,8 @@ class MachineTranslation(Task):
           coverage_loss: λ of the loss λ Σ_ts min(a_ts, Σ_{t' < t} a_t's), which keeps attention from coming back to the
             same position. See, Liu and Manning, 2017. What is reported as loss is without.
           num_scored: how many sentences of the validation split are translated for BLEU and chrF at each validation;
-            none if 0. The test split is translated as a whole.
+            none if 0. The test split is translated as a whole, and so is every split that `lstm-research evaluate` is
+            asked for.
           files: what `files` returned for the run that is continued or used.
         """
         sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "max_length": max_length}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lstm_research.common.arrays import Array, DTypeLike, Float, Int, PRNGKeyArray
-from lstm_research.common.errors import UserError
+from lstm_research.common.errors import UserError, check_at_least
 from lstm_research.models.cells import Cell
 from lstm_research.models.layers import DropoutRates, RecurrentStack
 from lstm_research.models.layers.bidirectional import Merge
@@ -67,8 +67,7 @@ class AcousticEncoder(nnx.Module):
         Raises:
           UserError: choices that do not go together.
         """
-        if num_layers < 1:
-            raise UserError(f"model.num_layers must be at least 1, got {num_layers}")
+        check_at_least(1, "model", num_layers=num_layers)
         factors = tuple(reductions) or (1,) * num_layers
         if len(factors) != num_layers or min(factors) < 1:
             raise UserError(

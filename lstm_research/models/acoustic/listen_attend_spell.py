@@ -7,7 +7,7 @@ import optax
 from flax import nnx
 
 from lstm_research.common.arrays import Array, Float, Int, PRNGKeyArray
-from lstm_research.common.errors import UserError
+from lstm_research.common.errors import UserError, check_at_least
 from lstm_research.models.acoustic.encoder import AcousticEncoder
 from lstm_research.models.cells import Cell
 from lstm_research.models.layers import DropoutRates, Embedding
@@ -104,10 +104,7 @@ class ListenAttendSpell(EncoderDecoder):
             raise UserError(
                 'model.attention.name is "none", and nothing of the audio would reach the decoder; use another'
             )
-        if embedding_size < 1:
-            raise UserError(f"model.embedding_size must be at least 1, got {embedding_size}")
-        if decoder_layers < 1:
-            raise UserError(f"model.decoder_layers must be at least 1, got {decoder_layers}")
+        check_at_least(1, "model", embedding_size=embedding_size, decoder_layers=decoder_layers)
         for name, rate in {"sampling_rate": sampling_rate, "ctc_weight": ctc_weight}.items():
             if not 0 <= rate < 1:
                 raise UserError(f"model.{name} must be at least 0 and below 1, got {rate}")

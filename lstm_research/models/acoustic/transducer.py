@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lstm_research.common.arrays import Array, Float, Int, PRNGKeyArray
-from lstm_research.common.errors import UserError
+from lstm_research.common.errors import check_at_least
 from lstm_research.models.acoustic.encoder import AcousticEncoder
 from lstm_research.models.cells import Cell
 from lstm_research.models.layers import DropoutRates
@@ -71,9 +71,7 @@ class Transducer(nnx.Module):
           rngs: draws the parameters.
         """
         sizes = {"embedding_size": embedding_size, "joint_size": joint_size, "prediction_layers": prediction_layers}
-        for name, size in sizes.items():
-            if size < 1:
-                raise UserError(f"model.{name} must be at least 1, got {size}")
+        check_at_least(1, "model", **sizes)
         self.blank_id = blank_id
         options: dict[str, Any] = {"rates": dropout, "engine": engine, "dtype": dtype, "param_dtype": param_dtype}
         self.encoder = AcousticEncoder(
