@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("groups", nargs="*", help="what to run of it")
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs")
     parser.add_argument("--collect", action="store_true", help="only collect results")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()  # groups may stand after --runs
     groups: Mapping[str, Sequence[Run]] = importlib.import_module(f"{arguments.study}.runs").GROUPS
     for group in arguments.groups:
         if group not in groups:

@@ -217,6 +217,16 @@ def test_runs_of_a_study_build(study: str, monkeypatch: pytest.MonkeyPatch) -> N
         Experiment.from_config(config, files=stored_files(config))
 
 
+def test_groups_of_a_study_may_stand_after_its_flags(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    monkeypatch.setattr("sys.argv", ["study.py", "speech", "--runs=runs", "digts"])
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module("study").main()
+    assert "speech has no group 'digts'; valid: digits" in capsys.readouterr().err
+
+
 def literal(value: str) -> Any:
     """Returns what an override says: a Python value, or the text as it is."""
     try:
