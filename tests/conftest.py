@@ -11,13 +11,15 @@ os.environ["KERAS_BACKEND"] = "jax"  # read once, when Keras is imported
 from jaxtyping import install_import_hook
 
 # Before any module of the package is imported: the hook rewrites functions as they are loaded.
-install_import_hook("lstm_research", "beartype.beartype")
+install_import_hook("lstm_research", "annotations.check")
 
+import functools  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+from jax._src.interpreters import mlir  # noqa: E402
 
 # Thousands of tiny programs run once each: compiling them took most of the time. Without optimisation, and with the
 # emitters that need no MLIR, it takes a sixth. Whoever sets XLA_FLAGS, if only to nothing, has them compiled by these.
@@ -28,6 +30,13 @@ FAST_COMPILATION = (
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know the flag, and would abort
     FAST_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 
+
+# Every program that is lowered begins with a context of its own, which takes longer to make than most programs here to
+# compile. They can share one.
+make_ir_context = functools.cache(mlir.make_ir_context)
+mlir.make_ir_context = make_ir_context
+# Nobody asks of these programs from which lines their operations come.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 # What the tests leave behind is mostly compiled programs, millions of objects that garbage collection walks through in
 # vain; at the usual thresholds that is a tenth of all time.
@@ -62,6 +71,7 @@ def few_programs() -> Iterator[None]:
     yield
     if next(_finished) % 200 == 0:
         jax.clear_caches()
+        make_ir_context.cache_clear()
 
 
 @pytest.fixture

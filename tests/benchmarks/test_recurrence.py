@@ -263,7 +263,8 @@ def peer_cases():
     for name, peer in benchmark.load("peers").PEERS.items():
         for cell in peer.cells:
             for dtype in ("float32", "bfloat16"):
-                yield pytest.param(name, cell, dtype, id=f"{name}-{cell}-{dtype}")
+                marks = [pytest.mark.whole] if dtype != "float32" and cell != "lstm" else []
+                yield pytest.param(name, cell, dtype, id=f"{name}-{cell}-{dtype}", marks=marks)
 
 
 @pytest.mark.parametrize(("name", "cell", "dtype"), list(peer_cases()))
