@@ -31,18 +31,19 @@ class AlignedUtterance(NamedTuple):
 
     Attributes:
       features: of the frames.
-      frame_seconds: from one frame to the next; None where it is not known, and times are in frames.
+      frame_seconds: from one frame to the next.
       probabilities: of every symbol at every step of the model; None if it has none, as a transducer.
       blank_id: the symbol of these that is the blank.
-      step_seconds: from one step to the next, a multiple of `frame_seconds` (or of 1 frame) if the model joins frames.
+      step_seconds: from one step to the next, a multiple of `frame_seconds` if the model joins frames.
       names: of the symbols by number.
       symbols: what was recognised.
       steps: for each of them the step that stands for it.
       title: over the panels; may be empty.
+      in_seconds: whether these times are in seconds; otherwise they are in frames of the data, of no known length.
     """
 
     features: Float[np.ndarray, "T D"]
-    frame_seconds: float | None
+    frame_seconds: float
     probabilities: Float[np.ndarray, "S V"] | None
     blank_id: int
     step_seconds: float
@@ -50,6 +51,7 @@ class AlignedUtterance(NamedTuple):
     symbols: Sequence[int]
     steps: Sequence[int]
     title: str = ""
+    in_seconds: bool = True
 
 
 def save_alignment(utterances: Sequence[AlignedUtterance], path: Path) -> None:
@@ -81,7 +83,7 @@ def draw_alignment(utterances: Sequence[AlignedUtterance]) -> Figure:
     fonts = find_fonts(set("".join([*shown, *(each.title for each in utterances)])))
     labels = [_labels(each, fonts.missing) for each in utterances]
     widths = [
-        max(len(each.features) * (each.frame_seconds * _SECOND if each.frame_seconds else _FRAME), len(names) * _LABEL)
+        max(len(each.features) * (each.frame_seconds * _SECOND if each.in_seconds else _FRAME), len(names) * _LABEL)
         for each, names in zip(utterances, labels, strict=True)
     ]
     width = min(max(_LEAST, *widths), _MOST)
@@ -111,7 +113,7 @@ def _draw(
     """Draws the two panels of an utterance into boxes given in inches, names into the strip between them."""
     inches = np.array([*figure.get_size_inches()] * 2)
     upper, lower = (figure.add_axes(tuple(np.array(box) / inches)) for box in boxes)
-    end = max(len(each.features), 1) * (each.frame_seconds or 1.0)
+    end = max(len(each.features), 1) * each.frame_seconds
     extent = (0.0, end, -0.5, each.features.shape[1] - 0.5)
     upper.imshow(each.features.T, cmap="magma", origin="lower", aspect="auto", interpolation="nearest", extent=extent)
     upper.set_ylabel("feature")
@@ -127,7 +129,7 @@ def _draw(
         for symbol in sorted(seen - {each.blank_id}):
             lower.plot(middles, each.probabilities[:, symbol], color=_color(symbol), linewidth=1.2)
         heights = each.probabilities[list(each.steps), list(each.symbols)]
-    lower.set(xlim=(0, end), ylim=(0, 1.02), xlabel="seconds" if each.frame_seconds else "frames", ylabel="probability")
+    lower.set(xlim=(0, end), ylim=(0, 1.02), xlabel="seconds" if each.in_seconds else "frames", ylabel="probability")
     if each.probabilities is None:
         lower.set(ylabel="", yticks=[])
 

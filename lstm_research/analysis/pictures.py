@@ -18,9 +18,9 @@ from lstm_research.common.build import build
 from lstm_research.data.labelled_text import LABELLED_DATASETS
 from lstm_research.data.parallel_text import PARALLEL_DATASETS
 from lstm_research.data.speech.recordings import SPEECH_DATASETS
+from lstm_research.decoding.transcripts import Transcript
 from lstm_research.tasks.forecast_metrics import LEVELS
 from lstm_research.tasks.recognisers import ctc_log_probs
-from lstm_research.tasks.speech_recognition import Transcript
 from lstm_research.training.trained_run import TrainedRun
 
 NUM_TEXTS = 12
@@ -139,7 +139,7 @@ def aligned(run: TrainedRun, signal: np.ndarray, transcript: Transcript, title: 
         probabilities = np.exp(np.asarray(found)[: int(steps[0]), 0])
     return AlignedUtterance(
         features=frames,
-        frame_seconds=task.frame_seconds if task.features.sample_rate else None,
+        frame_seconds=task.frame_seconds,
         probabilities=probabilities,
         blank_id=task.blank_id,
         step_seconds=task.step_seconds,
@@ -147,6 +147,7 @@ def aligned(run: TrainedRun, signal: np.ndarray, transcript: Transcript, title: 
         symbols=transcript.symbols,
         steps=transcript.steps,
         title=title,
+        in_seconds=task.features.sample_rate is not None,
     )
 
 

@@ -57,7 +57,9 @@ def decoder(configured: Any, table: Mapping[str, Any]) -> Any:
         if name not in valid:
             (kind,) = (kind for kind, each in table.items() if each is wanted)
             having = " or ".join(f"--decoder={kind}" for kind, each in table.items() if hasattr(each, name))
-            raise UserError(f"--{name} is no option of the decoder {kind!r}; leave it out, or use {having}")
+            raise UserError(
+                f"--{name} is no option of the decoder {kind!r}; leave it out" + (having and f", or use {having}")
+            )
     if "seed" in FLAGS and FLAGS["seed"].present and not hasattr(decoder, "temperature"):
         raise UserError("--seed is for draws, and this decoder makes none; leave it out, or use --decoder=sample")
     if "length_penalty" in given:

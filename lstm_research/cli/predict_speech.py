@@ -5,18 +5,26 @@ lstm-research predict --workdir=runs/czech --audio=recordings --output=transcrip
 lstm-research predict --workdir=runs/english --audio=long.flac --streaming
 """
 
+import collections
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from lstm_research.cli import decoder_flags, fusion_flags
 from lstm_research.cli.predict_io import write_output
 from lstm_research.common.errors import UserError
 
-SHARED_FLAGS = ("output", "num_best")
+DRAWING_FLAGS = ("temperature", "top_k", "top_p", "seed")
+"""Those for decoders that draw."""
+
+SHARED_FLAGS = ("output", "num_best", *DRAWING_FLAGS)
 """The flags of `predict` that this task reads."""
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au")
+"""Of the files in a folder that are read as sound."""
 
 MAX_PANELS = 20
 """Recordings that one file of alignment plots shows."""
@@ -28,7 +36,7 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "audio",
         [],
-        "Sound files (wav, flac, ogg), or folders of them; for a run on ready-made features arrays [T, D] (.npy).",
+        "Sound files (wav, flac, ogg, mp3), or folders of them; for a run on ready-made features arrays [T, D] (.npy).",
     )
     flags.DEFINE_bool("streaming", False, "Reads piece by piece, and writes what is recognised as soon as it is.")
     flags.DEFINE_string(
@@ -42,14 +50,19 @@ def main(trained: Any) -> None:
     paths = _paths(FLAGS.audio, task.features.sample_rate is None)
     if FLAGS.streaming:
         _check_streaming()
+    _check_drawing(trained)
     task.decoder = decoder_flags.decoder(task.decoder, task.decoders)
     task.fusion = fusion_flags.fusion(trained)
     plots = _plot_paths(FLAGS.alignment_plot, paths)
-    signals = [_read(path, task) for path in paths]
+    for plot in plots:
+        _check_place("alignment_plot", plot)
+    if FLAGS.output not in (None, "-"):
+        _check_place("output", Path(FLAGS.output))
+    signals = _signals(paths, task)
     if FLAGS.streaming:
         found = _stream(trained, paths, signals)
     else:
-        found = task.transcribe(trained.params, signals, list(map(str, paths)))
+        found = task.transcribe(trained.params, signals, list(map(str, paths)), seed=FLAGS.seed)
     lines = [_line(path, each, task) for path, best in zip(paths, found, strict=True) for each in best]
     write_output("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     for plot, indices in plots.items():
@@ -57,29 +70,48 @@ def main(trained: Any) -> None:
 
 
 def _paths(named: list[str], arrays: bool) -> list[Path]:
-    """Returns the files that `--audio` names; of folders those that look like one."""
+    """Returns the files that `--audio` names; of folders those that look like one, and says which others there are."""
+    from lstm_research.data.speech.audio import find
+
     if not named:
         raise UserError("give sound files, or folders of them, with --audio=FILE,...")
-    suffixes = (".npy",) if arrays else (".wav", ".flac", ".ogg")
+    suffixes = (".npy",) if arrays else SUFFIXES
     paths = []
     for each in named:
-        path = Path(each).expanduser()
-        if not path.exists():
+        path = find(each)
+        if path is None:
             raise UserError(f"--audio: there is no {each}")
-        files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        files = sorted(file for file in path.iterdir() if not file.is_dir())
+        kinds = collections.Counter(file.suffix.lower() for file in files)
+        files = [file for file in files if file.suffix.lower() in suffixes]
         if not files:
             raise UserError(f"--audio: the folder {each} holds no file that ends in {', '.join(suffixes)}")
         paths += files
+        if others := {suffix: kinds[suffix] for suffix in kinds if suffix not in suffixes}:
+            said = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.items())
+            logging.warning("--audio: files of other kinds in the folder %s are left out (%s)", each, said)
     return paths
 
 
-def _read(path: Path, task: Any) -> Any:
+def _signals(paths: list[Path], task: Any) -> list[Any]:
+    """Reads the files, and says what was done to their sound."""
+    from lstm_research.data.speech.audio import conversions, read_audio
+
+    sample_rate = task.features.sample_rate
+    if sample_rate is None:
+        return [_read_features(path, task) for path in paths]
+    recordings = [read_audio(path, sample_rate, "--audio") for path in paths]
+    for note in conversions(recordings, sample_rate, "the run's dataset.sample_rate"):
+        logging.warning("--audio: %s", note)
+    return [each.signal for each in recordings]
+
+
+def _read_features(path: Path, task: Any) -> Any:
     import numpy as np
 
-    from lstm_research.data.speech.audio import read_audio
-
-    if task.features.sample_rate is not None:
-        return read_audio(path, task.features.sample_rate, "--audio").signal
     try:
         with path.open("rb") as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
@@ -98,7 +130,7 @@ def _read(path: Path, task: Any) -> Any:
 def _check_streaming() -> None:
     """Raises a `UserError` for a flag of a search, which a stream has not."""
     FLAGS = flags.FLAGS
-    names = ("language_model", "lm_weight", "length_bonus", *decoder_flags.OPTIONS)
+    names = ("language_model", "lm_weight", "length_bonus", *decoder_flags.OPTIONS, "seed")
     given = [name for name in names if FLAGS[name].present]
     if FLAGS.decoder not in (None, "greedy"):
         given.insert(0, "decoder")
@@ -106,6 +138,32 @@ def _check_streaming() -> None:
         raise UserError(
             f"--{name} is for a search of whole recordings, and --streaming is greedy; leave one of them out"
         )
+
+
+def _check_drawing(trained: Any) -> None:
+    """Raises a `UserError` for a flag of draws where the model has no decoder that makes any."""
+    FLAGS = flags.FLAGS
+    if any(hasattr(decoder, "temperature") for decoder in trained.task.decoders.values()):
+        return  # then it depends on the decoder, see `decoder_flags.decoder`
+    for name in DRAWING_FLAGS:
+        if FLAGS[name].present:
+            raise UserError(
+                f"--{name} is for draws, and no decoder of a model {trained.task.model_name!r} has any; leave it out"
+            )
+
+
+def _check_place(flag: str, path: Path) -> None:
+    """Raises a `UserError` if a file cannot be written; now, and not when all has been recognised."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if path.is_dir():
+        raise UserError(f"--{flag}: {path} is a folder; give the name of a file")
+    if not folder.is_dir():
+        raise UserError(f"--{flag}: {path} cannot be written, since {folder} is no folder; give another place")
+    # A file is replaced, which needs its folder; a pipe is written to.
+    if not os.access(path if path.exists() and not path.is_file() else folder, os.W_OK):
+        raise UserError(f"--{flag}: {path} cannot be written; give another place, or permission there")
 
 
 def _stream(trained: Any, paths: list[Path], signals: list[Any]) -> list[list[Any]]:

@@ -1,6 +1,7 @@
 """Reading the user's own files."""
 
 import functools
+import os
 from pathlib import Path
 
 from lstm_research.common.errors import UserError
@@ -43,7 +44,7 @@ def read_text(path: str, where: str, *, any_bytes: bool = False, blank: bool = F
       UserError: the file is missing, empty, cannot be read or is not UTF-8 (the message has the byte offset).
     """
     check_file(path, where)
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     text = _read(str(file), file.stat().st_mtime_ns, where, any_bytes)
     if not blank and not text.strip():
         raise UserError(f"{where}: {path} is empty or only white space; give a file with text")
@@ -69,7 +70,7 @@ def _read(path: str, modified: int, where: str, any_bytes: bool) -> str:
 
 def check_file(path: str, where: str) -> None:
     """Raises a `UserError` unless `path` is a file with something in it."""
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if file.is_dir():
         raise UserError(f"{where}: {path} is a folder; give the path of a text file")
     if not file.exists():

@@ -1,6 +1,7 @@
 """Pre-trained word vectors from text files, as GloVe and word2vec write them."""
 
 import codecs
+import os
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def read_vectors(
     found: dict[int, np.ndarray] = {}
     count, promised = 0, None
     try:
-        with Path(path).expanduser().open("rb") as lines:  # bytes: words that nobody looks for need not be UTF-8
+        with Path(os.path.expanduser(path)).open("rb") as lines:  # bytes: words that nobody looks for need not be UTF-8
             for number, line in enumerate(lines, 1):
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)

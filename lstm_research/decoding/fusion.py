@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Float, Int
 
 from lstm_research.common.arrays import Params
@@ -225,7 +226,8 @@ def make_fusion(
       length_bonus: for every symbol or word that it prices.
 
     Raises:
-      UserError: the language model lacks the end of a line or symbols of the recogniser; a weight that is none.
+      UserError: the language model lacks the end of a line or symbols of the recogniser, or has no word that it can
+        write; a weight that is none.
     """
     if not 0 < weight < math.inf:
         raise UserError(f"the language model's weight must be above 0 and finite, got {weight}")
@@ -241,6 +243,7 @@ def make_fusion(
     if language_vocabulary.kind == "words" and kind == "characters":
         if " " not in vocabulary.ids:
             raise UserError("a language model over words needs spaces, and the transcripts that were learnt have none")
+        _compare_spelling(language_vocabulary, symbols)
         return WordFusion(reader, language_vocabulary, symbols, **shared)
     if language_vocabulary.kind != kind:
         raise UserError(
@@ -255,3 +258,37 @@ def make_fusion(
             "transcripts"
         )
     return SymbolFusion(reader, np.array([known.get(symbol, -1) for symbol in symbols]), **shared)
+
+
+def _compare_spelling(language_vocabulary: Any, symbols: Sequence[str]) -> None:
+    """Says where words of the language model are written otherwise than the transcripts: it takes these for `<unk>`.
+
+    Transcripts are not at hand here, but a recogniser has exactly their characters.
+
+    Raises:
+      UserError: the recogniser can write none of the words.
+    """
+    fold = str.lower if language_vocabulary.lower_case else str
+    letters = {fold(symbol) for symbol in symbols if len(symbol) == 1 and not symbol.isspace()}
+    words = [word for word in language_vocabulary.symbols if word not in ("<unk>", "<eos>")]
+    foreign = [word for word in words if not letters.issuperset(word)]
+    shown = ", ".join(map(repr, foreign[:3]))
+    way_out = "train it on text that is written like the transcripts (case, signs)"
+    if len(foreign) == len(words):
+        raise UserError(
+            f"the recogniser can write none of the {len(words):,} words of the language model ({shown}, ...); {way_out}"
+        )
+    if 2 * len(foreign) > len(words):
+        logging.warning(
+            "the recogniser cannot write %d of the %d words of the language model (%s, ...); %s",
+            len(foreign),
+            len(words),
+            shown,
+            way_out,
+        )
+    if strange := sorted(letters.difference(*words)):
+        logging.warning(
+            "no word of the language model has %s, so every word with one of them is <unk> to it; %s",
+            ", ".join(map(repr, strange[:20])),
+            way_out,
+        )

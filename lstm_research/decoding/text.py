@@ -1,7 +1,7 @@
 """Text from a language model, piece by piece."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -64,26 +64,42 @@ def printable(text: str) -> str:
     return _LONE_SURROGATE.sub("\ufffd", text)
 
 
-def _decoded(chunks: Iterable[np.ndarray], vocabulary: Any, prompts: np.ndarray) -> Iterator[list[str]]:
-    """Yields the text that each chunk adds; the whole is the text that all symbols have at once.
+class RunningText:
+    """The text of symbols that come bit by bit, each decoded once; the whole is the text that all have at once.
 
     What is new is decoded after the last symbol before, which decides whether a space or the end of a line comes first.
     The beginning of a character waits for the rest of it. What never becomes a character shows as U+FFFD.
     """
-    last = prompts[:, -1:].tolist()
-    waiting: list[list[int]] = [[] for _ in last]
 
-    def text(row: int, new: list[int]) -> str:
-        before, last[row] = last[row], (last[row] + new)[-1:]
-        return printable(vocabulary.decode(before + new)[len(vocabulary.decode(before)) :])
+    def __init__(self, vocabulary: Any, before: Sequence[int] = ()):
+        """Begins after some symbols, which are not part of the text."""
+        self._vocabulary = vocabulary
+        self._last = list(before[-1:])
+        self._waiting: list[int] = []
 
+    def read(self, symbols: Sequence[int]) -> str:
+        """Returns the text that further symbols add."""
+        known = [*self._waiting, *symbols]
+        cut = len(known) - self._vocabulary.incomplete(known)
+        self._waiting = known[cut:]
+        return self._decode(known[:cut])
+
+    def end(self) -> str:
+        """Returns the text of what still waits."""
+        waiting, self._waiting = self._waiting, []
+        return self._decode(waiting)
+
+    def _decode(self, symbols: list[int]) -> str:
+        before, self._last = self._last, (self._last + symbols)[-1:]
+        decode = self._vocabulary.decode
+        return printable(decode(before + symbols)[len(decode(before)) :])
+
+
+def _decoded(chunks: Iterable[np.ndarray], vocabulary: Any, prompts: np.ndarray) -> Iterator[list[str]]:
+    """Yields the text that each chunk adds to each prompt."""
+    texts = [RunningText(vocabulary, prompt) for prompt in prompts.tolist()]
     for chunk in chunks:
-        pieces = []
-        for row, symbols in enumerate(chunk.tolist()):
-            symbols = waiting[row] + symbols
-            cut = len(symbols) - vocabulary.incomplete(symbols)
-            waiting[row] = symbols[cut:]
-            pieces.append(text(row, symbols[:cut]))
-        yield pieces
-    if any(waiting):
-        yield [text(row, rest) for row, rest in enumerate(waiting)]
+        yield [text.read(symbols) for text, symbols in zip(texts, chunk.tolist(), strict=True)]
+    rest = [text.end() for text in texts]
+    if any(rest):
+        yield rest

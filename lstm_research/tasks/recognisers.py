@@ -19,10 +19,11 @@ from lstm_research.decoding.transducer import TRANSDUCER_DECODERS
 Apply = Callable[..., Any]
 """A model as a pure function, see `lstm_research.models.layers.functional`."""
 
-Recognise = Callable[[Params, np.ndarray, np.ndarray, Fusion | None], list[list[Labelling]]]
-"""`(params, frames [B, T, D], lengths [B], fusion) -> labellings of each utterance, the best first`.
+Recognise = Callable[[Params, np.ndarray, np.ndarray, Fusion | None, np.ndarray, int], list[list[Labelling]]]
+"""`(params, frames [B, T, D], lengths [B], fusion, indices [B], seed) -> labellings of each utterance, the best first`.
 
-The frames of a labelling are outputs of the encoder."""
+What a decoder draws for an utterance depends on the seed and on its index in the whole input, not on its batch. The
+frames of a labelling are outputs of the encoder."""
 
 
 class Recogniser(NamedTuple):
@@ -51,7 +52,9 @@ def ctc_log_probs(apply: Apply) -> Callable[..., Any]:
 def _of_ctc(decoder: Any, apply: Apply, blank_id: int) -> Recognise:
     log_probs = ctc_log_probs(apply)
 
-    def recognise(params: Params, frames: np.ndarray, lengths: np.ndarray, fusion: Fusion | None) -> Any:
+    def recognise(
+        params: Params, frames: np.ndarray, lengths: np.ndarray, fusion: Fusion | None, indices: np.ndarray, seed: int
+    ) -> Any:
         found, valid = jax.device_get(log_probs(params, frames, lengths))
         return [decoder(found[: valid[row], row], blank_id=blank_id, fusion=fusion) for row in range(found.shape[1])]
 
@@ -71,7 +74,9 @@ def _of_transducer(decoder: Any, apply: Apply, blank_id: int) -> Recognise:
 
     search = decoder.make(predict, join, blank_id=blank_id)
 
-    def recognise(params: Params, frames: np.ndarray, lengths: np.ndarray, fusion: Fusion | None) -> Any:
+    def recognise(
+        params: Params, frames: np.ndarray, lengths: np.ndarray, fusion: Fusion | None, indices: np.ndarray, seed: int
+    ) -> Any:
         return search(params, *encode(params, frames, lengths), fusion)
 
     return recognise
@@ -87,12 +92,13 @@ def _of_attention(decoder: Any, apply: Apply, blank_id: int) -> Recognise:
 
     decode = decoder.make(step, blank_id)
 
-    def recognise(params: Params, frames: np.ndarray, lengths: np.ndarray, fusion: Fusion | None) -> Any:
+    def recognise(
+        params: Params, frames: np.ndarray, lengths: np.ndarray, fusion: Fusion | None, indices: np.ndarray, seed: int
+    ) -> Any:
         if fusion is not None:
             raise UserError("a language model shares in the search of CTC and the transducer, and this run has neither")
         state, _ = encode(params, frames, lengths)
-        keys = sentence_keys(0, np.arange(len(frames)))
-        found = jax.device_get(decode(params, state, state.memory.valid, keys))
+        found = jax.device_get(decode(params, state, state.memory.valid, sentence_keys(seed, indices)))
         result = []
         for row in range(len(frames)):
             labellings = []

@@ -4,7 +4,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from lstm_research.data.speech.utterances import EncodedUtterances, collate_utte
 from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
 from lstm_research.decoding.fusion import Fusion
 from lstm_research.decoding.prefixes import Labelling
+from lstm_research.decoding.transcripts import Transcript, transcribed
 from lstm_research.models.acoustic import ACOUSTIC_MODELS
 from lstm_research.models.cells import CELLS
 from lstm_research.models.layers import DropoutRates, functional
@@ -34,32 +35,6 @@ from lstm_research.tasks.warm_start import source_vocabulary
 
 NUM_SAMPLES = 20
 """Transcripts that a finished run keeps to look at."""
-
-
-class Word(NamedTuple):
-    """A word of a transcript and when it was heard, in seconds; in frames where the features' rate is not known."""
-
-    text: str
-    begin: float
-    end: float
-
-
-class Transcript(NamedTuple):
-    """What was recognised in a recording.
-
-    Attributes:
-      text: in words.
-      score: what the decoder ranks by.
-      words: with their times, from the first of a word's symbols to the last.
-      symbols: their numbers.
-      steps: for each of them the output of the encoder that stands for it.
-    """
-
-    text: str
-    score: float
-    words: tuple[Word, ...]
-    symbols: tuple[int, ...]
-    steps: tuple[int, ...]
 
 
 class SpeechRecognition(Task):
@@ -177,8 +152,13 @@ class SpeechRecognition(Task):
     def load(self, source_files: Mapping[str, bytes] | None = None) -> None:
         """Reads the data, fits the vocabulary (or takes it over), computes all features and makes all batches once."""
         examples = self._dataset.examples("train")
+        lines = [self._written(each.transcript) for each in examples]
+        if examples and not any(lines):
+            raise UserError(
+                f"split 'train': all {len(lines):,} transcripts are empty{self._emptied}, so there is nothing to "
+                "learn; check dataset.train and its column of transcripts"
+            )
         if source_files is None:
-            lines = [self._written(each.transcript) for each in examples]
             self.vocabulary = self._vocabulary_config.fit(["\n".join([*lines, ""])])
         else:
             self.vocabulary = source_vocabulary(source_files, self._vocabulary_name)
@@ -188,6 +168,7 @@ class SpeechRecognition(Task):
         self.train_batches(seed=0)
         for split in self.splits()[1:]:
             self.eval_batches(split)
+            self._check_scored(split)
 
     def splits(self) -> tuple[str, ...]:
         """Returns the names of the splits, "train" first."""
@@ -217,6 +198,8 @@ class SpeechRecognition(Task):
     ) -> tuple[Array, Array, Sums, Any]:
         """Computes -log p(transcript | frames) in nats, summed; it is divided by the symbols of the transcripts.
 
+        An empty transcript counts as one symbol, so that a batch of nothing else has a weight.
+
         Args:
           params: of the model.
           batch: see `collate_utterances`.
@@ -236,7 +219,7 @@ class SpeechRecognition(Task):
             key=key,
             method="losses",
         )
-        weight = jnp.sum(jnp.where(valid, batch["label_lengths"], 0)).astype(losses.dtype)
+        weight = jnp.sum(jnp.where(valid, jnp.maximum(batch["label_lengths"], 1), 0)).astype(losses.dtype)
         return jnp.sum(jnp.where(valid, losses, 0)), weight, {}, carry
 
     def metrics(self, sums: Mapping[str, tuple[Any, float]]) -> dict[str, float]:
@@ -252,9 +235,7 @@ class SpeechRecognition(Task):
         """Returns the error rates, see `error_rates`; None if `should_stop` said so."""
         if not self.score_names(split):
             return {}
-        utterances = self._encoded(split)
-        if split not in self.scored_splits:
-            utterances = utterances.part(slice(self.num_scored))
+        utterances = self._scored(split)
         found = self._recognise(params, utterances, should_stop)
         return None if found is None else error_rates([best.text for best, *_ in found], utterances.transcripts)
 
@@ -281,7 +262,7 @@ class SpeechRecognition(Task):
         return {"transcripts.txt": "\n".join(lines)}
 
     def transcribe(
-        self, params: Params, signals: Sequence[np.ndarray], names: Sequence[str] | None = None
+        self, params: Params, signals: Sequence[np.ndarray], names: Sequence[str] | None = None, *, seed: int = 0
     ) -> list[list[Transcript]]:
         """Recognises recordings.
 
@@ -289,6 +270,7 @@ class SpeechRecognition(Task):
           params: of the model.
           signals: waveforms int16 `[N]` at the sample rate of `features`, or features float32 `[T, D]`.
           names: of the recordings, for messages; None: their numbers.
+          seed: of what the decoder draws.
 
         Returns:
           For each recording what was found, the best first.
@@ -303,7 +285,7 @@ class SpeechRecognition(Task):
         )
         empty = [np.zeros(0, np.int32)] * len(frames)
         utterances = EncodedUtterances(frames, empty, lengths, np.zeros(len(frames), np.int32), [""] * len(frames))
-        found = self._recognise(params, utterances, lambda: False)
+        found = self._recognise(params, utterances, lambda: False, seed)
         assert found is not None  # nothing asks it to stop
         return found
 
@@ -316,20 +298,7 @@ class SpeechRecognition(Task):
 
     def describe(self, labelling: Labelling) -> Transcript:
         """Returns what was recognised in words, with times."""
-        words = []
-        symbols, steps = labelling.symbols, labelling.frames
-        text = self.vocabulary.decode(symbols)
-        position = 0
-        places = self._places(symbols)
-        for word in text.split():
-            first = text.index(word, position)
-            position = first + len(word)
-            inside = [
-                step for step, (begin, end) in zip(steps, places, strict=True) if begin < position and end > first
-            ]
-            if inside:
-                words.append(Word(word, min(inside) * self.step_seconds, (max(inside) + 1) * self.step_seconds))
-        return Transcript(text, labelling.score, tuple(words), tuple(symbols), tuple(steps))
+        return transcribed(labelling, self.vocabulary, self.step_seconds)
 
     @property
     def blank_id(self) -> int:
@@ -338,21 +307,36 @@ class SpeechRecognition(Task):
 
     @property
     def frame_seconds(self) -> float:
-        """From one frame to the next; 1 where the features' rate is not known, so that times are in frames."""
-        return self.features.shift / self.features.sample_rate if self.features.sample_rate else 1.0
+        """From one frame to the next; in frames of the data where nobody knows how long these are."""
+        return self.features.shift / (self.features.sample_rate or 1)
 
     @property
     def step_seconds(self) -> float:
         """From one output of the encoder to the next."""
         return self.frame_seconds * self.reduction
 
-    def _places(self, symbols: Sequence[int]) -> list[tuple[int, int]]:
-        """Returns where in the text each symbol is, from its first character to behind the last."""
-        ends = [len(self.vocabulary.decode(symbols[: count + 1])) for count in range(len(symbols))]
-        return list(zip([0, *ends], ends, strict=False))
+    def _scored(self, split: str) -> EncodedUtterances:
+        """Returns the utterances of a split that are recognised for its error rates."""
+        utterances = self._encoded(split)
+        return utterances if split in self.scored_splits else utterances.part(slice(self.num_scored))
+
+    def _check_scored(self, split: str) -> None:
+        """Raises a `UserError` if a split is to have error rates and nothing is said there."""
+        if not self.score_names(split) or any(transcripts := self._scored(split).transcripts):
+            return
+        way_out = "raise it, set it to 0, or " if split not in self.scored_splits else ""
+        which = f"the first {len(transcripts):,} (task.num_scored)" if way_out else f"all {len(transcripts):,}"
+        raise UserError(
+            f"split {split!r}: {which} transcripts are empty{self._emptied}, so there is no word error rate; {way_out}"
+            f"give dataset.{split} recordings in which something is said"
+        )
+
+    @property
+    def _emptied(self) -> str:
+        return "" if self.punctuation else " (without their signs: task.punctuation=False)"
 
     def _recognise(
-        self, params: Params, utterances: EncodedUtterances, should_stop: Callable[[], bool]
+        self, params: Params, utterances: EncodedUtterances, should_stop: Callable[[], bool], seed: int = 0
     ) -> list[list[Transcript]] | None:
         params = jax.device_put(params)
         size = max(1, min(self.eval_batch_size, len(utterances.frames)))
@@ -364,8 +348,11 @@ class SpeechRecognition(Task):
             batch = batches[number]
             # Rows that only fill the batch are of no length, so that nothing is searched there.
             lengths = np.where(batch["weights"] > 0, batch["lengths"], 0).astype(np.int32)
-            labellings = self.recogniser()(params, batch["frames"], lengths, self.fusion)
-            for row, index in enumerate(batches.order[number * size : (number + 1) * size].tolist()):
+            indices = batches.order[number * size : (number + 1) * size]
+            labellings = self.recogniser()(
+                params, batch["frames"], lengths, self.fusion, np.resize(indices, size), seed
+            )
+            for row, index in enumerate(indices.tolist()):
                 found[index] = [self.describe(each) for each in labellings[row]]
         return found
 

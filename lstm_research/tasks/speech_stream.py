@@ -9,8 +9,10 @@ import numpy as np
 from lstm_research.common.arrays import Array, Params
 from lstm_research.common.errors import UserError
 from lstm_research.decoding.prefixes import Labelling
+from lstm_research.decoding.text import RunningText
+from lstm_research.decoding.transcripts import Transcript
 from lstm_research.decoding.transducer import begin, read_symbols, write_greedily
-from lstm_research.tasks.speech_recognition import SpeechRecognition, Transcript
+from lstm_research.tasks.speech_recognition import SpeechRecognition
 
 STEPS = 8
 """Outputs of the encoder that are computed at once."""
@@ -25,6 +27,7 @@ class SpeechStream:
     Attributes:
       symbols: what has been recognised so far.
       steps: for each of them the output of the encoder that stands for it.
+      text: the symbols in words; the beginning of a character waits for the rest of it.
     """
 
     def __init__(self, task: SpeechRecognition, params: Params):
@@ -60,6 +63,8 @@ class SpeechStream:
         """Begins another recording, and forgets the one before."""
         self.symbols: list[int] = []
         self.steps: list[int] = []
+        self.text = ""
+        self._running = RunningText(self._task.vocabulary)
         self._state = self._task.apply(self._params, 1, method="initial_state")
         if self._is_transducer:
             self._written = begin(self._predict, self._params, 1, blank_id=self._task.blank_id)
@@ -69,16 +74,12 @@ class SpeechStream:
         self._waiting = np.zeros(0, np.int16)
         self._ended = False
 
-    @property
-    def text(self) -> str:
-        """What has been recognised so far, in words."""
-        return self._task.vocabulary.decode(self.symbols)
-
     def push(self, signal: np.ndarray) -> str:
         """Reads the next piece of the recording, of any length; returns all that has been recognised so far."""
         if self._ended:
             raise ValueError("the recording has ended; reset() begins another")
-        self._waiting = np.concatenate([self._waiting, signal]) if len(self._waiting) else np.asarray(signal)
+        # A copy: the caller may use its buffer again for the next piece.
+        self._waiting = np.concatenate([self._waiting, signal]) if len(self._waiting) else np.array(signal)
         features = self._task.features
         step = self._block * features.shift  # may be more than its frames are made of
         needed = max(step - features.shift + features.extent, step)
@@ -93,6 +94,7 @@ class SpeechStream:
         if left > 0:
             self._read(self._waiting, left)
         self._ended = True
+        self.text += self._running.end()
         return self._task.describe(Labelling(tuple(self.symbols), tuple(self.steps), self._score))
 
     def _read(self, signal: np.ndarray, num_frames: int) -> None:
@@ -102,7 +104,7 @@ class SpeechStream:
         padded = np.zeros((room, 1, frames.shape[1]), np.float32)
         padded[:num_frames, 0] = frames[:num_frames]
         outputs, self._state = self._step(self._params, self._state, padded, np.array([num_frames], np.int32))
-        count = -(-num_frames // self._task.reduction)
+        count, known = -(-num_frames // self._task.reduction), len(self.symbols)
         if self._is_transducer:
             self._written, symbols = self._write(self._params, self._written, outputs, np.array([count], np.int32))
             found, steps = read_symbols(np.asarray(symbols)[:, 0], self._task.blank_id)
@@ -113,6 +115,7 @@ class SpeechStream:
             for step, log_probs in enumerate(np.asarray(outputs)[:count, 0], self._num_steps):
                 self._spike(step, log_probs)
         self._num_steps += count
+        self.text += self._running.read(self.symbols[known:])
 
     def _spike(self, step: int, log_probs: np.ndarray) -> None:
         """Takes the most likely symbol of one more step, as `CTCGreedy` does; its step is that of its peak."""

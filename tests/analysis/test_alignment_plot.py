@@ -1,11 +1,15 @@
 """The alignment plot shows features and probabilities over the same seconds, every recognised symbol named in order."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lstm_research.analysis.alignment_plot import AlignedUtterance, draw_alignment, save_alignment
+from lstm_research.analysis.pictures import aligned
 from lstm_research.common.errors import UserError
+from lstm_research.decoding.transcripts import Transcript
 
 NAMES = ["<blank>", " ", "a", "b", "$x$"]
 
@@ -56,13 +60,31 @@ def test_both_panels_show_what_they_are_given_over_the_same_seconds():
 
 
 def test_frames_of_no_known_length_are_counted():
-    each = make_utterance(frame_seconds=None, step_seconds=2.0)
+    each = make_utterance(frame_seconds=3.0, step_seconds=6.0, in_seconds=False)  # every third frame of the data
     figure = draw_alignment([each])
     upper, lower = figure.axes
     assert lower.get_xlabel() == "frames"
-    assert upper.images[0].get_extent() == [0, 40, -0.5, 4.5]
-    np.testing.assert_allclose(lower.lines[0].get_xdata(), np.arange(20) * 2 + 1)
+    assert upper.images[0].get_extent() == [0, 120, -0.5, 4.5]
+    np.testing.assert_allclose(lower.lines[0].get_xdata(), np.arange(20) * 6 + 3)
     assert figure.get_figwidth() < 10
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_frames_that_are_left_out_count_where_their_length_is_not_known():
+    task = SimpleNamespace(
+        features=SimpleNamespace(extract=lambda signals, statistics: [signals[0][::3]], sample_rate=None),
+        statistics=None,
+        model_name="transducer",
+        frame_seconds=3.0,
+        step_seconds=6.0,
+        blank_id=0,
+        vocabulary=SimpleNamespace(symbols=NAMES),
+    )
+    drawn = aligned(SimpleNamespace(task=task), np.ones((12, 5)), Transcript("ab", 0.0, (), (2, 3), (0, 1)), "")
+    upper, lower = draw_alignment([drawn]).axes
+    assert upper.images[0].get_extent() == [0, 12, -0.5, 4.5]
+    assert lower.get_xlabel() == "frames"
+    assert [line.get_xdata()[0] for line in lower.lines] == [3, 9]
 
 
 def test_every_symbol_is_named_at_its_spike():

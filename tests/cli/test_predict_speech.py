@@ -13,8 +13,10 @@ import soundfile
 from knobs import files
 from knobs.speech_recognition import BASE
 
-from lstm_research.cli import predict_speech
+from lstm_research.cli import predict_speech, run_flags
 from lstm_research.common.errors import UserError
+from lstm_research.decoding import DECODERS, Greedy, Sample
+from lstm_research.decoding.transcripts import Transcript
 from lstm_research.training.experiment import Experiment
 from lstm_research.training.loop import run
 from lstm_research.training.trained_run import TrainedRun
@@ -80,11 +82,65 @@ def test_files_and_folders(command: Any) -> None:
         assert line["unit"] == "seconds"
 
 
-def test_another_sample_rate_is_resampled(command: Any) -> None:
+def test_what_is_done_to_recordings_and_which_files_are_left_out_is_said(
+    command: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     samples, rate = soundfile.read("4.wav")
-    soundfile.write("faster.flac", np.repeat(samples, 4), 4 * rate)
-    (line,) = read(command("predict", "--workdir=speech", "--audio=faster.flac"))
-    assert line["unit"] == "seconds"
+    Path("mixed").mkdir()
+    soundfile.write("mixed/a.flac", np.repeat(samples, 4), 4 * rate)
+    soundfile.write("mixed/b.AIFF", np.stack([samples, samples], axis=1), rate)
+    Path("mixed/notes.txt").touch()
+    lines = read(command("predict", "--workdir=speech", "--audio=mixed"))
+    assert [line["path"] for line in lines] == ["mixed/a.flac", "mixed/b.AIFF"]
+    assert lines[0]["unit"] == "seconds"
+    assert "1 of 2 recordings have several channels and were mixed to one" in caplog.text
+    assert "dataset.sample_rate=2000 and were resampled (from 8,000 Hz)" in caplog.text
+    assert "the folder mixed are left out (1 .txt)" in caplog.text
+
+
+def test_draws_are_as_the_flags_say(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def transcribe(params: Any, signals: Any, names: Any, *, seed: int) -> list[list[Transcript]]:
+        asked.append((task.decoder, seed))
+        return [[Transcript("to be", 0.0, (), (), ())]]
+
+    features = SimpleNamespace(sample_rate=2000)
+    task = SimpleNamespace(
+        features=features, decoder=Greedy(max_length_offset=3), decoders=DECODERS, transcribe=transcribe
+    )
+    config = SimpleNamespace(task=SimpleNamespace(name="speech_recognition"))
+    monkeypatch.setattr(run_flags, "load", lambda argv: SimpleNamespace(task=task, config=config, params=None))
+    options = ("--temperature=0.5", "--top_k=3", "--top_p=0.9", "--num_best=2", "--seed=7")
+    read(command("predict", "--workdir=speech", "--audio=4.wav", "--decoder=sample", *options))
+    assert asked == [(Sample(max_length_offset=3, temperature=0.5, top_k=3, top_p=0.9, num_best=2), 7)]
+    task.decoder = Greedy()
+    result = command("predict", "--workdir=speech", "--audio=4.wav", "--seed=7")
+    assert result.code == 2
+    assert "--seed is for draws, and this decoder makes none; leave it out, or use --decoder=sample" in result.err
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--output=4.wav/found.jsonl", ["--output", "4.wav is no folder"]),
+        ("--output=sounds", ["--output", "sounds is a folder"]),
+        ("--alignment_plot=4.wav/plot.png", ["--alignment_plot", "4.wav is no folder"]),
+        ("--alignment_plot=plain", ["--alignment_plot", "plain is no folder"]),
+    ],
+)
+def test_places_that_cannot_be_written_are_refused_before_anything_is_read(
+    command: Any, flag: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise AssertionError("read")
+
+    Path("plain").touch()
+    monkeypatch.setattr(predict_speech, "_signals", fail)
+    result = command("predict", "--workdir=speech", "--audio=4.wav", flag)
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+    assert all(word in result.err for word in words), result.err
 
 
 def test_a_stream_gives_the_same(command: Any) -> None:
@@ -133,7 +189,7 @@ def test_arrays_that_are_no_features_are_refused() -> None:
     task = SimpleNamespace(features=SimpleNamespace(sample_rate=None, num_features=3))
     frames = np.ones((4, 3))
     np.save("frames.npy", frames)
-    assert predict_speech._read(Path("frames.npy"), task).dtype == np.float32
+    assert predict_speech._read_features(Path("frames.npy"), task).dtype == np.float32
     Path("empty.npy").touch()
     np.savez("two.npz", frames, frames)
     Path("cut.npz").write_bytes(Path("two.npz").read_bytes()[:99])
@@ -148,7 +204,7 @@ def test_arrays_that_are_no_features_are_refused() -> None:
         "wide.npy": "[4, 5]",
     }.items():
         with pytest.raises(UserError) as caught:
-            predict_speech._read(Path(name), task)
+            predict_speech._read_features(Path(name), task)
         assert name in str(caught.value)
         assert words in str(caught.value)
 
@@ -178,6 +234,10 @@ def test_a_plot(command: Any) -> None:
         (["--audio=4.wav", "--alignment_plot=a.gif"], ["a.gif", ".png"]),
         (["--audio=4.wav", "--text=to be"], ["--text", "speech_recognition"]),
         (["--audio=4.wav", "--decoder=sample"], ["sample", "beam"]),
+        (["--audio=4.wav", "--seed=1"], ["--seed", "draws", "'ctc'"]),
+        (["--audio=4.wav", "--temperature=0.5"], ["--temperature", "draws", "'ctc'"]),
+        (["--audio=4.wav", "--streaming", "--seed=1"], ["--seed", "--streaming"]),
+        (["--audio=~nobody_of_this_name"], ["--audio", "~nobody_of_this_name"]),
     ],
 )
 def test_wrong_input_is_one_line(command: Any, flags: list[str], words: list[str]) -> None:

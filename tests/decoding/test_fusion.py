@@ -165,6 +165,24 @@ def test_language_models_that_do_not_fit_are_refused(language_vocabulary, vocabu
     assert "\n" not in str(caught.value)
 
 
+def test_words_that_are_written_otherwise_than_transcripts_are_said(caplog):
+    cased = WordVocabulary(["<unk>", "<eos>", "Aa", "B!", "ab"])
+    fuse(cased)
+    assert "cannot write 2 of the 3 words of the language model ('Aa', 'B!', ...)" in caplog.text
+    caplog.clear()
+    fuse(WORDS, CharacterVocabulary(["\n", " ", ".", "A", "a", "b"]))
+    assert "no word of the language model has '.', 'A', so every word with one of them is <unk>" in caplog.text
+    caplog.clear()
+    lowered = WordVocabulary(["<unk>", "<eos>", "a", "b", "."], lower_case=True, tokenizer="punctuation")
+    fuse(lowered, CharacterVocabulary(["\n", " ", ".", "A", "B", "a", "b"]))
+    fuse(WORDS)
+    assert not caplog.text
+    with pytest.raises(
+        UserError, match=r"can write none of the 2 words of the language model \('AB', 'A', ...\); train"
+    ):
+        fuse(WordVocabulary(["<unk>", "<eos>", "AB", "A"]))
+
+
 def test_impossible_weights_are_refused():
     with pytest.raises(UserError, match="above 0"):
         fuse(CHARACTERS, weight=0.0)

@@ -81,6 +81,11 @@ CONTEXT: dict[str, Config] = {
         **TRANSDUCER,
         "task.decoder": {"name": "beam", "beam_size": 2, "max_symbols": 2},
     },
+    # Many hypotheses: the score of the best one is then a sum over more paths than a beam of one knows.
+    "task.decoder[transducer beam].beam_size": {
+        **TRANSDUCER,
+        "task.decoder": {"name": "beam", "beam_size": 30, "max_symbols": 2},
+    },
     # A beam with room for two symbols at a frame.
     "task.decoder[transducer beam].max_symbols": {
         **TRANSDUCER,

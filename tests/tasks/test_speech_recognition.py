@@ -14,9 +14,10 @@ from knobs.speech_recognition import BASE, SPELL, TRANSDUCER
 from lstm_research.common.errors import UserError
 from lstm_research.data.speech.utterances import written_alike
 from lstm_research.decoding.prefixes import Labelling
+from lstm_research.decoding.transcripts import Transcript
+from lstm_research.models.layers.features import Given
 from lstm_research.tasks import speech_recognition
 from lstm_research.tasks.speech_metrics import ERROR_RATES, error_rates
-from lstm_research.tasks.speech_recognition import Transcript
 from lstm_research.tasks.speech_stream import SpeechStream
 from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.experiment import Experiment
@@ -104,11 +105,12 @@ class TestAllModels:
         )
         assert len(best.steps) == len(best.symbols)
 
-    def test_an_empty_transcript_counts_with_no_symbol(self, model: dict[str, Any]) -> None:
+    def test_an_empty_transcript_counts_as_one_symbol(self, model: dict[str, Any]) -> None:
+        Path("valid_speech.csv").write_text("path,transcript\nvalid1.wav,\n")
         experiment = make(model)
         metrics = Evaluator(experiment.task).evaluate(experiment.init_state().params, "valid")
         assert metrics is not None
-        assert math.isfinite(metrics["loss"])
+        assert math.isfinite(metrics["loss"])  # and there are batches of nothing else
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
@@ -133,13 +135,16 @@ def test_a_stream_equals_the_whole(model: dict[str, Any], piece: int, shape: dic
     stream.reset()
     before = ""
     for first in range(0, len(signal), piece):
-        text = stream.push(signal[first : first + piece])
+        buffer = signal[first : first + piece].copy()
+        text = stream.push(buffer)
+        buffer[:] = 9000  # it is the caller's
         assert text.startswith(before)  # what has been written stays
         before = text
     found = stream.end()
     assert found.symbols == whole.symbols
     assert found.steps == whole.steps
     assert found.words == whole.words
+    assert stream.text == found.text == whole.text
     assert found.score == pytest.approx(whole.score, rel=1e-4)
     assert stream._step._cache_size() == 1  # the second recording needs no other program
 
@@ -172,6 +177,9 @@ def test_times_of_words() -> None:
         pytest.approx((3 * hop, 6 * hop)),
         pytest.approx((9 * hop, 13 * hop)),
     ]
+    task.features = Given(sample_rate=None, num_features=4, stride=3)
+    in_frames = task.describe(Labelling(symbols, (3, 5, 6, 7, 9, 12), -1.0))
+    assert [(word.begin, word.end) for word in in_frames.words] == [(9, 18), (27, 39)]
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
@@ -274,9 +282,9 @@ def test_rows_that_fill_a_batch_are_not_searched(monkeypatch: pytest.MonkeyPatch
     task, params = experiment.task, experiment.init_state().params
     recognise, lengths = task.recogniser(), []
 
-    def counted(params: Any, frames: Any, found: Any, fusion: Any) -> Any:
+    def counted(params: Any, frames: Any, found: Any, *rest: Any) -> Any:
         lengths.append(found.tolist())
-        return recognise(params, frames, found, fusion)
+        return recognise(params, frames, found, *rest)
 
     monkeypatch.setattr(task, "recogniser", lambda: counted)
     signals = [soundfile.read(f"train{index}.wav", dtype="int16")[0] for index in range(4)]
@@ -285,6 +293,57 @@ def test_rows_that_fill_a_batch_are_not_searched(monkeypatch: pytest.MonkeyPatch
     assert lengths[1][1:] == [0, 0]
     task.transcribe(params, signals[:1])
     assert len(lengths[2]) == 1
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_draws_depend_on_the_seed_and_the_place_in_the_input() -> None:
+    decoder = {"name": "sample", "max_length_ratio": 0.1, "max_length_offset": 5}
+    experiment = make({**SPELL, "task.decoder": decoder, "task.eval_batch_size": 1})
+    params, signal = experiment.init_state().params, soundfile.read("train3.wav", dtype="int16")[0]
+
+    def drawn(seed: int) -> list[tuple[int, ...]]:
+        return [best.symbols for best, *_ in experiment.task.transcribe(params, [signal] * 3, seed=seed)]
+
+    assert len(set(drawn(1))) == 3  # each of them alone in its batch
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_bytes_that_are_no_text_are_shown_and_utterances_are_known_by_their_index(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = make({"vocabulary": {"name": "bytes"}, "task.eval_batch_size": 3}).task
+    asked = []
+
+    def recognise(params: Any, frames: Any, lengths: Any, fusion: Any, indices: Any, seed: int) -> Any:
+        asked.append((indices.tolist(), seed))
+        return [[Labelling((0xC3, *b"b"), (0, 1), 0.0)]] * len(frames)
+
+    monkeypatch.setattr(task, "recogniser", lambda: recognise)
+    assert "recognised: \ufffdb\n".encode() in task.samples({})["transcripts.txt"].encode()
+    asked.clear()
+    task.transcribe({}, [np.ones(length, np.int16) for length in (500, 700, 900, 600)], seed=7)
+    assert asked == [([2, 1, 3], 7), ([0, 0, 0], 7)]  # the longest first
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(
+    ("split", "texts", "task", "words"),
+    [
+        ("valid", ["", "to"], {"num_scored": 1}, ["the first 1 (task.num_scored)", "raise it", "dataset.valid"]),
+        ("test", ["", ""], {}, ["all 2 transcripts", "dataset.test"]),
+        ("train", ["...", "!"], {"punctuation": False}, ["all 2 transcripts", "task.punctuation", "dataset.train"]),
+    ],
+)
+def test_splits_in_which_nothing_is_said_are_refused_at_once(
+    split: str, texts: list[str], task: dict[str, Any], words: list[str]
+) -> None:
+    lines = ["path,transcript", *(f"{split}{number}.wav,{text}" for number, text in enumerate(texts))]
+    Path(f"{split}_speech.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError) as caught:
+        make(task=task)
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in [f"split '{split}'", *words]), str(caught.value)
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

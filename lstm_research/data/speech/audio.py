@@ -2,6 +2,9 @@
 
 import io
 import math
+import os
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +15,12 @@ from lstm_research.common.errors import UserError
 
 LONGEST = 14
 """Seconds of the longest recording that the built-in datasets keep: a few others would make every batch wide."""
+
+LOUDEST = 16
+"""The peak of a file of floating-point samples, as a multiple of the full scale: above, it must have another scale."""
+
+_UNKNOWN_SIZE = 0x7FFF0000
+"""From here on, the size that a WAV file states is what programs write that do not know it, into a pipe."""
 
 
 class Audio(NamedTuple):
@@ -39,35 +48,94 @@ def read_audio(path: str | Path, sample_rate: int, where: str) -> Audio:
     Raises:
       UserError: the file is missing, cannot be read, or has no samples.
     """
-    file = Path(path).expanduser()
-    if file.is_dir() or not file.exists():
+    file = find(path)
+    if file is None or file.is_dir():
         raise UserError(f"{where}: there is no sound file {path}")
     try:
         return decode(file.read_bytes(), sample_rate)
     except OSError as error:
         raise UserError(f"{where}: cannot read {path} ({(error.strerror or str(error)).lower()})") from error
     except ValueError as error:
-        raise UserError(f"{where}: {path} cannot be read as sound ({error}); give a wav, flac or ogg file") from error
+        raise UserError(
+            f"{where}: {path} cannot be read as sound ({error}); give a whole wav, flac or ogg file"
+        ) from error
+
+
+def find(path: str | Path, folder: str | Path = "") -> Path | None:
+    """Returns the path of a file or a folder, `~` being the user's own; None if there is none.
+
+    Args:
+      path: given by the user.
+      folder: from which it is seen, unless it is absolute; if left out, the current one.
+    """
+    try:
+        file = Path(os.path.expanduser(folder), os.path.expanduser(path))
+        return file if file.exists() else None
+    except OSError:  # a name that is too long
+        return None
 
 
 def decode(data: bytes, sample_rate: int) -> Audio:
     """Decodes the bytes of a sound file; see `read_audio`.
 
     Raises:
-      ValueError: they are none, or there are no samples in it.
+      ValueError: they are none, a WAV or FLAC file is cut short, there are no samples in it, or none that can be.
     """
     import soundfile  # loaded only where it is used
 
+    fault = ""
     try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            fault = "damaged, or cut short"
+            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
     except (soundfile.SoundFileError, TypeError) as error:
-        reason = getattr(error, "error_string", "") or "unknown format"
+        reason = fault or getattr(error, "error_string", "") or "unknown format"
         raise ValueError(reason.strip().rstrip(".").lower()) from error
+    if missing := _missing_bytes(data):
+        raise ValueError(f"it is cut short: its header promises {missing:,} bytes more than there are")
     if not samples.size:
         raise ValueError("it has no samples")
     if not np.isfinite(samples).all():
         raise ValueError("it has samples that are no finite number")
+    if (peak := np.abs(samples).max()) > LOUDEST:
+        raise ValueError(f"it has samples up to {peak:g}, and its full scale must be 1: divide them")
     return Audio(to_int16(resample(samples.mean(axis=1), rate, sample_rate)), rate, samples.shape[1])
+
+
+def _missing_bytes(data: bytes) -> int:
+    """Returns how many bytes of its sound a WAV file lacks, which libsndfile does not mind; of other files 0."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        return 0
+    place = 12
+    while place + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, place)
+        place += 8
+        if name == b"data":
+            return max(0, place + size - len(data)) if size < _UNKNOWN_SIZE else 0
+        place += size + size % 2
+    return 0
+
+
+def conversions(recordings: Sequence[Audio], sample_rate: int, wanted: str) -> tuple[str, ...]:
+    """Returns what was done to recordings when they were read, in words.
+
+    Args:
+      recordings: as they were read.
+      sample_rate: that was asked for.
+      wanted: what asked for it.
+    """
+    mixed = sum(each.num_channels > 1 for each in recordings)
+    resampled = [each.sample_rate for each in recordings if each.sample_rate != sample_rate]
+    notes = []
+    if mixed:
+        notes.append(f"{mixed:,} of {len(recordings):,} recordings have several channels and were mixed to one")
+    if resampled:
+        rates = ", ".join(f"{rate:,}" for rate in sorted(set(resampled)))
+        notes.append(
+            f"{len(resampled):,} of {len(recordings):,} recordings have another sample rate than "
+            f"{wanted}={sample_rate} and were resampled (from {rates} Hz)"
+        )
+    return tuple(notes)
 
 
 def resample(signal: Float[np.ndarray, "N"], rate: int, sample_rate: int) -> Float[np.ndarray, "M"]:

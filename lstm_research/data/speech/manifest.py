@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.data.delimited import Column, Row
-from lstm_research.data.speech.audio import Audio, read_audio
+from lstm_research.data.speech.audio import Audio, find, read_audio
 from lstm_research.data.text_files import read_lines
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHOWN = 80  # characters of a path
 
 
 def read_json_lines(path: str, where: str, columns: dict[str, Column]) -> list[Row]:
@@ -19,7 +23,7 @@ def read_json_lines(path: str, where: str, columns: dict[str, Column]) -> list[R
       columns: the wanted keys of the objects, by the config keys that name them.
 
     Raises:
-      UserError: a line is no such object, or a wanted key is not in it or holds no text.
+      UserError: a line is no such object, or a wanted key is not in it or holds no text that UTF-8 has.
     """
     rows = []
     for number, line in enumerate(read_lines(path, where), 1):
@@ -28,7 +32,7 @@ def read_json_lines(path: str, where: str, columns: dict[str, Column]) -> list[R
         place = f"{where}: {path} line {number}"
         try:
             found = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{place} is not JSON ({error})") from error
         if not isinstance(found, dict):
             raise UserError(f"{place} is no JSON object")
@@ -37,6 +41,10 @@ def read_json_lines(path: str, where: str, columns: dict[str, Column]) -> list[R
                 raise unknown(f"column ({key}; columns in {place}):", column, found)
             if not isinstance(found[column], str):
                 raise UserError(f"{place}: column {column!r} holds no text but {json.dumps(found[column])[:40]}")
+            if half := _SURROGATE.search(found[column]):
+                raise UserError(
+                    f"{place}: column {column!r} has {half[0]!a}, which is half a character; write all of it"
+                )
         rows.append(Row(tuple(found[column] for column in columns.values()), path, number))
     return rows
 
@@ -47,11 +55,13 @@ def sound_file(row: Row) -> Path:
     Raises:
       UserError: there is no such file.
     """
-    path = Path(row.path).expanduser().parent / Path(row.values[0]).expanduser()
-    if not row.values[0] or not path.is_file():
+    name = row.values[0]
+    path = find(name, Path(row.path).parent)
+    if not name or path is None or not path.is_file():
+        shown = repr(name if len(name) <= _SHOWN else name[:_SHOWN] + "...")
         raise UserError(
-            f"{row.path} line {row.line}: there is no sound file {row.values[0]!r}; paths are relative to the folder "
-            "of the table"
+            f"{row.path} line {row.line}: there is no sound file {shown}; paths (dataset.path_column) are relative to "
+            "the folder of the table"
         )
     return path
 

@@ -195,18 +195,7 @@ class Manifest(TableFiles, SpeechDataset):
     def notes(self) -> tuple[str, ...]:
         """What was done to the recordings."""
         recordings = [each for split in SPLITS for each in self._recordings[split]]
-        mixed = sum(each.num_channels > 1 for each in recordings)
-        resampled = [each.sample_rate for each in recordings if each.sample_rate != self.sample_rate]
-        notes = []
-        if mixed:
-            notes.append(f"{mixed:,} of {len(recordings):,} recordings have several channels and were mixed to one")
-        if resampled:
-            rates = ", ".join(f"{rate:,}" for rate in sorted(set(resampled)))
-            notes.append(
-                f"{len(resampled):,} of {len(recordings):,} recordings have another sample rate than "
-                f"dataset.sample_rate={self.sample_rate} and were resampled (from {rates} Hz)"
-            )
-        return tuple(notes)
+        return audio.conversions(recordings, self.sample_rate, "dataset.sample_rate")
 
     def describe(self) -> str:
         """Returns one line with the tables' paths."""

@@ -224,6 +224,7 @@ class LogMel(Features):
                 f"{_WHERE}.name: this dataset has ready-made features and no waveforms; set {_WHERE}.name='given'"
             )
         check_at_least(1, _WHERE, num_mels=self.num_mels)
+        check_at_least(0, _WHERE, frame_seconds=self.frame_seconds, hop_seconds=self.hop_seconds)
         for key, samples in zip(("frame_seconds", "hop_seconds"), self.span, strict=True):
             if samples < 1:
                 raise UserError(f"{_WHERE}.{key} is less than a sample of {self.sample_rate} Hz")

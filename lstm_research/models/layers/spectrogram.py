@@ -97,7 +97,7 @@ def fft_size(frame_length: int) -> int:
 def mel_filterbank(
     *, sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float | None, scale: MelScale
 ) -> Float[np.ndarray, "K D"]:
-    """Returns triangular filters over the K = n_fft / 2 + 1 frequencies of a power spectrum, evenly spaced in mel.
+    """Returns triangular filters over the K = ⌊n_fft / 2⌋ + 1 frequencies of a power spectrum, evenly spaced in mel.
 
         slaney  mel = 3 f / 200 below 1000 Hz, above 15 + 27 log(f / 1000) / log 6.4; the area of each filter is 1
         htk     mel = 2595 log10(1 + f / 700); the peak of each filter is 1
@@ -123,7 +123,7 @@ def mel_filterbank(
         )
     to_mel, to_hertz = _SCALES[scale]
     edges = to_hertz(np.linspace(to_mel(f_min), to_mel(f_max), num_mels + 2))
-    frequencies = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)[:, None]
+    frequencies = (np.arange(n_fft // 2 + 1) * sample_rate / n_fft)[:, None]
     rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
     filters = np.maximum(0, np.minimum(rising, falling))

@@ -117,6 +117,8 @@ def test_speed_changes_the_number_of_frames_and_not_the_padding() -> None:
         ("log_mel", {"num_mels": 200}, "task.features: num_mels=200 filters are too many"),
         ("mfcc", {"num_coefficients": 13}, "num_coefficients must be 1 to 12"),
         ("log_mel", {"hop_seconds": 0.0}, "hop_seconds is less than a sample"),
+        ("log_mel", {"hop_seconds": float("inf")}, "task.features.hop_seconds must be at least 0 and finite, got inf"),
+        ("mfcc", {"frame_seconds": float("nan")}, "task.features.frame_seconds must be at least 0 and finite, got nan"),
         ("log_mel", {"f_max": 5000.0}, "task.features: the mel bands must lie between 0 Hz"),
         ("mfcc", {"deltas": 3}, "deltas must be 0, 1 or 2"),
         ("given", {"stack": 0}, "task.features.stack must be at least 1"),

@@ -25,6 +25,7 @@ def speech_like(num: int = 12_000) -> np.ndarray:
 CASES: dict[str, dict[str, Any]] = {
     "slaney": {"frame_length": 400, "hop_length": 160, "num_mels": 80},
     "htk": {"frame_length": 400, "hop_length": 100, "num_mels": 23, "n_fft": 512, "scale": "htk", "window": "hamming"},
+    "odd": {"frame_length": 401, "hop_length": 160, "num_mels": 40, "n_fft": 401},
     "bands": {"frame_length": 256, "hop_length": 128, "num_mels": 30, "n_fft": 1024, "f_min": 60.0, "f_max": 7600.0},
 }
 
