@@ -14,6 +14,7 @@ from transcripts import written
 
 from lstm_research.analysis.dynamics import random_weights
 from lstm_research.common.build import build
+from lstm_research.common.errors import UserError
 from lstm_research.data.speech.recordings import SPEECH_DATASETS
 from lstm_research.tasks.speech_metrics import error_rates
 from lstm_research.training.trained_run import TrainedRun
@@ -23,10 +24,13 @@ def main() -> None:
     """Prints the error rates of the test split."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, required=True, help="of the run")
-    run = TrainedRun.load(parser.parse_args().workdir)
+    try:
+        run = TrainedRun.load(parser.parse_args().workdir)
+        texts = written(run.config)
+    except UserError as error:
+        parser.error(str(error))
     task = run.task
     dataset = build(SPEECH_DATASETS, run.config.dataset.to_dict(), where="dataset")
-    texts = written(run.config)
     train, test = texts["train"], texts["test"]
     signals = [each.signal for each in dataset.examples("test")]
     found = task.transcribe(random_weights(task, run.config.seed), signals)

@@ -97,6 +97,7 @@ def line_chart(
         if log and any((np.asarray(line.y, float) > 0).any() for line in lines):
             axes.set_yscale("log")
             _label_logarithmic(axes.yaxis)
+        axes.locator_params(axis="x", integer=True)  # steps are whole
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.grid(visible=True)
 
