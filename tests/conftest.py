@@ -15,6 +15,7 @@ install_import_hook("lstm_research", "annotations.check")
 
 import functools  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
@@ -42,6 +43,8 @@ jax.config.update("jax_traceback_in_locations_limit", 0)
 # vain; at the usual thresholds that is a tenth of all time.
 gc.set_threshold(200_000, 50, 1000)
 
+MOST_MAPS = 40_000
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds `--whole`."""
@@ -65,11 +68,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 _finished = itertools.count(1)
 
 
+def num_memory_maps() -> int:
+    """Returns the memory maps of this process; as many as there may be where the system does not say."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return MOST_MAPS
+
+
 @pytest.fixture(autouse=True)
 def few_programs() -> Iterator[None]:
     """Compiled programs are forgotten now and then: each holds memory maps, of which a process has some 65,000."""
     yield
-    if next(_finished) % 200 == 0:
+    if next(_finished) % 100 == 0 and num_memory_maps() >= MOST_MAPS:
         jax.clear_caches()
         make_ir_context.cache_clear()
 
