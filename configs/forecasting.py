@@ -96,8 +96,9 @@ def get_config(variant: str = "") -> ConfigDict:
         "batch_size": 32,
         "history": history,
         "horizon": horizon,
-        "season": season,
     }
+    if season is not None:  # else it is that of the frequency
+        config.task.season = season
     config.model = {
         "name": model,
         "cell": {"name": "lstm", "hidden_size": 64 if model != "direct" else 256},

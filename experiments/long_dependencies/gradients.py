@@ -55,6 +55,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs")
     arguments = parser.parse_args()
+    names = [f"{problem}-{cell}" for problem in PROBLEMS for cell in CELLS]
+    if missing := [name for name in names if not any(arguments.runs.glob(f"{name}-[0-9]"))]:
+        parser.error(f"--runs: {arguments.runs} holds no run of {', '.join(missing)}")
     figure = Figure(figsize=(9, 6), layout="constrained")
     panels = figure.subplots(2, 2, sharey=True, sharex="row")
     for row, (problem, title) in zip(panels, PROBLEMS.items(), strict=True):

@@ -22,8 +22,10 @@ GROUPS: dict[str, list[Run]] = {
     ],
     "czech": [Run("czech", "speech.py:czech", ("training.num_steps=1500",), seeds=(0,))],
     # After `transcripts.py` has written the texts.
-    "language_models": [
+    "digits_language_model": [
         Run("digits-lm", "word_lm.py:files", (*text("digits_text"), *SMALL, "training.num_steps=500"), seeds=(0,)),
+    ],
+    "czech_language_model": [
         Run(
             "czech-lm",
             "word_lm.py:files",

@@ -69,9 +69,15 @@ class RunRecord(NamedTuple):
         lines = read_metrics(workdir.metrics) if workdir.metrics.exists() else []
         try:
             environment = json.loads(workdir.environment.read_text()) if workdir.environment.exists() else {}
+            if not isinstance(environment, dict):
+                raise ValueError("not a JSON object")
         except ValueError as error:
             raise UserError(f"{workdir.environment} is damaged: {error}; a report does without it, move it") from error
-        return cls(workdir, config.to_dict(), lines, workdir.read_status(), environment)
+        status = workdir.read_status()
+        best = status.get("best")
+        if best is not None and not (isinstance(best, dict) and {"metric", "step", "value"} <= best.keys()):
+            raise UserError(f"{workdir.status} is damaged: no metric, step and value of the best; restore or move it")
+        return cls(workdir, config.to_dict(), lines, status, environment)
 
     def load(self) -> tuple[str, TrainedRun]:
         """Returns the run with its best weights, or its latest where none were validated yet; and which these are."""
@@ -170,12 +176,13 @@ def _results(records: Sequence[RunRecord], names: Sequence[str] | None = None) -
     rows.append(["steps", *(record.status.get("step", "?") for record in records)])
     rows.append(["seconds", *(round(record.lines[-1]["seconds"]) if record.lines else "" for record in records)])
     best = [record.status.get("best") or {} for record in records]
-    for metric in dict.fromkeys(each["metric"] for each in best if each):
+    for metric in dict.fromkeys(each["metric"] for each in best if each.get("metric")):
         values = (each["value"] if each.get("metric") == metric else "" for each in best)
         rows.append([f"best valid {metric}", *values])
     last = [record.split("test")[-1] if record.split("test") else {} for record in records]
     for metric in dict.fromkeys(key for line in last for key in line if key not in NOT_CURVES):
-        rows.append([f"test {metric}", *(line.get(metric, "") for line in last)])
+        values = (line.get(metric, "") for line in last)
+        rows.append([f"test {metric}", *("undefined" if value is None else value for value in values)])
     return table(["", *names], rows)
 
 
@@ -204,11 +211,12 @@ def _curves(records: Sequence[RunRecord], names: Sequence[str] | None = None) ->
 
 
 def _samples(record: RunRecord) -> list[str]:
-    files = sorted(record.workdir.samples.glob("*")) if record.workdir.samples.is_dir() else []
+    """The text files that a run keeps, whatever else may lie beside them."""
+    files = sorted(record.workdir.samples.glob("[!.]*")) if record.workdir.samples.is_dir() else []
     return [
-        f"<h3>{html.escape(file.name)}</h3>\n{preformatted(file.read_text())}"
+        f"<h3>{html.escape(file.name)}</h3>\n{preformatted(file.read_text(encoding='utf-8', errors='replace'))}"
         for file in files
-        if file.name not in DRAWN_SAMPLES
+        if file.is_file() and file.name not in DRAWN_SAMPLES
     ]
 
 

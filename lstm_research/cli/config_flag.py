@@ -1,5 +1,6 @@
 """The flag `--config`; shared by the commands that start from a recipe."""
 
+import ast
 import re
 import sys
 import traceback
@@ -14,8 +15,20 @@ from lstm_research.common.errors import UserError
 _NONE = re.compile(r"--?config\.([\w.]+)=None")
 
 
+class _AnyValue(flags.ArgumentParser):
+    """Reads what overrides a None: a Python value, or else the text as it is; its type is checked where it is used."""
+
+    def parse(self, argument: Any) -> Any:
+        """Returns the value."""
+        try:
+            return ast.literal_eval(argument.capitalize() if argument in ("true", "false") else argument)
+        except (SyntaxError, ValueError):
+            return argument
+
+
 def define_config_flag() -> None:
     """Defines `--config`. Which keys are overridden is read from `sys.argv`."""
+    config_flags.register_flag_parser_for_type(type(None), _AnyValue())  # type: ignore[type-var]
     config_flags.DEFINE_config_file(
         "config",
         None,

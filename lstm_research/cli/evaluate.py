@@ -46,7 +46,10 @@ def main(argv: list[str]) -> None:
     _set_decoder(trained)
     metrics = trained.evaluate(flags.FLAGS.split)
     if flags.FLAGS.json:
-        print(json.dumps({"step": trained.step, "split": flags.FLAGS.split, **metrics}))
+        from lstm_research.training.metrics import json_value
+
+        line = {"step": trained.step, "split": flags.FLAGS.split, **metrics}
+        print(json.dumps({name: json_value(value) for name, value in line.items()}, allow_nan=False))
         return
     print(f"{flags.FLAGS.workdir}: {flags.FLAGS.split} split, weights of step {trained.step}")
     width = max(map(len, metrics))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from lstm_research.cli.places import check_place
 from lstm_research.cli.predict_io import write_output
 from lstm_research.common.errors import UserError
 
@@ -47,6 +48,10 @@ def main(trained: Any) -> None:
         for name in ("time_column", "id_column"):
             if FLAGS[name].value is not None:
                 raise UserError(f"--{name} names a column of --input; give both or neither")
+    if FLAGS.output not in (None, "-"):
+        check_place("output", Path(FLAGS.output))
+    if FLAGS.plot is not None:
+        check_place("plot", Path(FLAGS.plot))
     series = task.own_series() if FLAGS.input is None else _read_series(trained)
     panels = len(series) * len(task.scaler.targets)
     if FLAGS.plot is not None:
@@ -63,7 +68,7 @@ def main(trained: Any) -> None:
     if FLAGS.plot is not None:
         from lstm_research.analysis.forecast_plot import fans_of, save_forecasts
 
-        # First, as it is more likely to fail: then nothing is written.
+        # First, as it is more likely to fail even now: then nothing is written.
         save_forecasts(fans_of(found, task.scaler.targets, task.history, LEVELS), Path(FLAGS.plot))
     write_output(_table(found, task.scaler.targets, LEVELS))
 
@@ -84,7 +89,8 @@ def _read_series(trained: Any) -> list[Any]:
     section = dict(trained.config.dataset)
     if section["name"] != "csv_series":
         section = {"name": "csv_series", "gaps": "fill"}  # as in the built-in data
-    given = {"path": FLAGS.input, "time_column": FLAGS.time_column, "id_column": FLAGS.id_column}
+    path = "/dev/stdin" if FLAGS.input == "-" else FLAGS.input
+    given = {"path": path, "time_column": FLAGS.time_column, "id_column": FLAGS.id_column}
     section |= {key: value for key, value in given.items() if value is not None}
     section |= {"target_columns": scaler.targets, "frequency": scaler.frequency}
     return build({"csv_series": Input}, section, where="dataset").series()

@@ -7,13 +7,13 @@ lstm-research predict --workdir=runs/english --audio=long.flac --streaming
 
 import collections
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from absl import flags, logging
 
 from lstm_research.cli import decoder_flags, fusion_flags
+from lstm_research.cli.places import check_place
 from lstm_research.cli.predict_io import write_output
 from lstm_research.common.errors import UserError
 
@@ -55,9 +55,9 @@ def main(trained: Any) -> None:
     task.fusion = fusion_flags.fusion(trained)
     plots = _plot_paths(FLAGS.alignment_plot, paths)
     for plot in plots:
-        _check_place("alignment_plot", plot)
+        check_place("alignment_plot", plot)
     if FLAGS.output not in (None, "-"):
-        _check_place("output", Path(FLAGS.output))
+        check_place("output", Path(FLAGS.output))
     signals = _signals(paths, task)
     if FLAGS.streaming:
         found = _stream(trained, paths, signals)
@@ -150,20 +150,6 @@ def _check_drawing(trained: Any) -> None:
             raise UserError(
                 f"--{name} is for draws, and no decoder of a model {trained.task.model_name!r} has any; leave it out"
             )
-
-
-def _check_place(flag: str, path: Path) -> None:
-    """Raises a `UserError` if a file cannot be written; now, and not when all has been recognised."""
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if path.is_dir():
-        raise UserError(f"--{flag}: {path} is a folder; give the name of a file")
-    if not folder.is_dir():
-        raise UserError(f"--{flag}: {path} cannot be written, since {folder} is no folder; give another place")
-    # A file is replaced, which needs its folder; a pipe is written to.
-    if not os.access(path if path.exists() and not path.is_file() else folder, os.W_OK):
-        raise UserError(f"--{flag}: {path} cannot be written; give another place, or permission there")
 
 
 def _stream(trained: Any, paths: list[Path], signals: list[Any]) -> list[list[Any]]:

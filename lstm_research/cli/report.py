@@ -4,11 +4,11 @@ lstm-research report --workdir=runs/sentiment
 lstm-research report --workdir=runs/lstm --workdir=runs/gru --output=comparison.html
 """
 
-import os
 from pathlib import Path
 
 from absl import flags
 
+from lstm_research.cli.places import check_place
 from lstm_research.common.errors import UserError
 
 
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
         raise UserError("a comparison belongs to no run: say where to write it with --output=FILE.html")
     output = Path(FLAGS.output) if FLAGS.output else paths[0] / "report.html"
     if FLAGS.output or paths[0].is_dir():  # else it is the workdir that is wrong
-        _check_writable(output)
+        check_place("output", output)
     # Imported here, not above: --help and mistakes in flags must not wait for JAX.
     from lstm_research.analysis.report import comparison_report, run_report
     from lstm_research.training.files import write_atomically
@@ -38,14 +38,3 @@ def main(argv: list[str]) -> None:
     text = run_report(paths[0]) if len(paths) == 1 else comparison_report(paths)
     write_atomically(output, text)
     print(f"wrote {output}")
-
-
-def _check_writable(output: Path) -> None:
-    """Refuses a place that cannot be written, before minutes are spent on what belongs there."""
-    if output.is_dir():
-        raise UserError(f"--output={output} is a folder; name a file in it, such as {output / 'report.html'}")
-    if output.exists() and not output.is_file():
-        return  # a pipe, or /dev/stdout
-    folder = next(parent for parent in output.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--output={output}: {folder} is no folder that can be written to; give another place")

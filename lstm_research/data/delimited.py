@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import io
 import sys
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from lstm_research.common.errors import UserError, unknown
@@ -40,37 +41,25 @@ def read_rows(path: str, where: str, columns: dict[str, Column], delimiter: str)
     Raises:
       UserError: the file cannot be read as such a table, a column is not in it, or it has no row.
     """
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the module's own limit is shorter than some documents
-    text = io.StringIO(read_text(path, where), newline="")
-    reader = csv.reader(
-        text, delimiter=delimiter, quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL, strict=True
-    )
     rows: list[Row] = []
     width: int | None = None
     indices: list[int] | None = [column for column in columns.values() if isinstance(column, int)] or None
-    try:
-        line = 1
-        for fields in reader:
-            begin, line = line, reader.line_num + 1
-            if not fields:
-                continue
-            width = len(fields) if width is None else width
-            if len(fields) != width:
-                raise UserError(
-                    f"{where}: {path} line {begin} has {len(fields)} fields separated by {delimiter!r}, and the first "
-                    f"line has {width}; quote fields that hold the separator"
-                )
-            if indices is None:
-                indices = [_find(column, fields, f"{where}: {path}", key) for key, column in columns.items()]
-                continue
-            if max(indices) >= width:
-                raise UserError(
-                    f"{where}: {path} has {width} columns separated by {delimiter!r}, and {' or '.join(columns)} names "
-                    f"number {max(indices)}; the first is number 0"
-                )
-            rows.append(Row(tuple(fields[index] for index in indices), path, begin))
-    except csv.Error as error:
-        raise UserError(f"{where}: {path} line {reader.line_num} is not CSV ({error})") from error
+    for begin, fields in _lines(path, where, delimiter):
+        width = len(fields) if width is None else width
+        if len(fields) != width:
+            raise UserError(
+                f"{where}: {path} line {begin} has {len(fields)} fields separated by {delimiter!r}, and the first "
+                f"line has {width}; quote fields that hold the separator"
+            )
+        if indices is None:
+            indices = [_find(column, fields, f"{where}: {path}", key) for key, column in columns.items()]
+            continue
+        if max(indices) >= width:
+            raise UserError(
+                f"{where}: {path} has {width} columns separated by {delimiter!r}, and {' or '.join(columns)} names "
+                f"number {max(indices)}; the first is number 0"
+            )
+        rows.append(Row(tuple(fields[index] for index in indices), path, begin))
     if not rows:
         raise UserError(f"{where}: {path} has no rows")
     return rows
@@ -78,8 +67,24 @@ def read_rows(path: str, where: str, columns: dict[str, Column], delimiter: str)
 
 def read_header(path: str, where: str, delimiter: str) -> list[str]:
     """Returns the fields of a table's first line; for the arguments see `read_rows`."""
-    lines = read_text(path, where).lstrip().splitlines()
-    return next(csv.reader(lines[:1], delimiter=delimiter))
+    return next(_lines(path, where, delimiter))[1]
+
+
+def _lines(path: str, where: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields the number of the line where each row of a table begins, and its fields; see `read_rows`."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the module's own limit is shorter than some documents
+    text = io.StringIO(read_text(path, where), newline="")
+    reader = csv.reader(
+        text, delimiter=delimiter, quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL, strict=True
+    )
+    line = 1
+    try:
+        for fields in reader:
+            begin, line = line, reader.line_num + 1
+            if fields:
+                yield begin, fields
+    except csv.Error as error:
+        raise UserError(f"{where}: {path} line {reader.line_num} is not CSV ({error})") from error
 
 
 def check_delimiter(delimiter: str) -> None:

@@ -13,6 +13,8 @@ With e = forecast - y, in the unit of the data, over all windows, steps of the h
     coverage_80               how often y is between the quantiles 0.1 and 0.9
 
 Those that divide by Σ|y| are computed for each variable, and are the mean over the variables: units do not mix.
+Variables for which it is 0, and values of series whose naive error is 0, are left out; if these are all, the metric is
+NaN, and cannot be `training.metric`.
 """
 
 import math
@@ -71,16 +73,15 @@ def forecast_sums(
 
 
 def report(sums: Mapping[str, tuple[Any, float]]) -> dict[str, float]:
-    """Returns the metrics from the sums of all batches, and what else has been summed as a mean."""
+    """Returns the metrics from the sums of all batches, and what else has been summed as a mean; NaN for 0 / 0."""
     metrics = {
         name: float(total / count) if count else math.nan for name, (total, count) in sums.items() if not np.ndim(total)
     }
     if "by_variable" in sums:
         errors, squares, sizes, counts, *losses = sums["by_variable"][0]
         has = sizes > 0
-        if has.any():
-            metrics["nd"] = float(np.mean(errors[has] / sizes[has]))
-            metrics["nrmse"] = float(np.mean(np.sqrt(squares[has] * counts[has]) / sizes[has]))
-            if losses:
-                metrics["weighted_quantile_loss"] = float(np.mean(losses[0][has] / sizes[has]))
+        ratios = {"nd": errors[has] / sizes[has], "nrmse": np.sqrt(squares[has] * counts[has]) / sizes[has]}
+        if losses:
+            ratios["weighted_quantile_loss"] = losses[0][has] / sizes[has]
+        metrics |= {name: float(np.mean(each)) if has.any() else math.nan for name, each in ratios.items()}
     return metrics

@@ -149,6 +149,7 @@ class Forecasting(Task):
         if short:
             note = f"{short:,} of {total:,} series have fewer than task.history + task.horizon training rows"
             self.notes = (*self.notes, f"{note}, and are neither trained on nor evaluated")
+        self.notes += self._undefined_metrics()
 
     def splits(self) -> tuple[str, ...]:
         """Returns the names of the splits, "train" first."""
@@ -361,6 +362,17 @@ class Forecasting(Task):
         """Keeps how series are scaled, and the model as a pure function of its parameters."""
         self.scaler = scaler
         self._apply = functional(self._make_model(self._sizes, jax.random.key(0), abstract=True))[0]
+
+    def _undefined_metrics(self) -> tuple[str, ...]:
+        """Says which metrics have nothing to be divided by, so that `training.metric` cannot be one of them."""
+        notes: tuple[str, ...] = ()
+        if not any(any(each.naive_error) for each in self.scaler.series.values()):
+            season = self.scaler.season
+            notes += (f"mase is undefined: in training rows all values are those of task.season={season} steps before",)
+        valid = [each.targets[slice(*self._dataset.rows(each, "valid"))] for each in self._trained_series]
+        if not any(np.nan_to_num(each).any() for each in valid):
+            notes += ("nd, nrmse and weighted_quantile_loss are undefined: split 'valid' has no value but 0",)
+        return notes
 
     @property
     def _sizes(self) -> WindowSizes:

@@ -70,7 +70,7 @@ class MetricsLog:
 
     def append(self, line: Line) -> None:
         """Writes one line and waits until the disk has it. Numbers that JSON cannot hold become null."""
-        data = (json.dumps({key: _plain(value) for key, value in line.items()}, allow_nan=False) + "\n").encode()
+        data = (json.dumps({key: json_value(value) for key, value in line.items()}, allow_nan=False) + "\n").encode()
         new = not self._path.exists()
         with open(self._path, "ab", buffering=0) as file:
             start = file.tell()
@@ -156,7 +156,7 @@ class TensorBoard:
     def append(self, line: Line) -> None:
         """Writes the numbers of a metrics line."""
         for name, value in line.items():
-            if name not in ("step", "split", "seconds") and _plain(value) is not None:
+            if name not in ("step", "split", "seconds") and json_value(value) is not None:
                 summary = self._scalar(f"{line['split']}/{name}", value)
                 self._write(self._event(step=line["step"], summary=summary))
         self._writer.flush()
@@ -176,7 +176,8 @@ def write_text(file: IO[str], text: str) -> None:
     file.flush()
 
 
-def _plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """Returns what stands for a value in JSON, which has no number that is not finite."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -290,9 +290,12 @@ def test_a_run_that_was_not_yet_validated(train: Callable[..., Path]) -> None:
     assert ["random weights", "step 2", "latest (step 4)"] in legends(text)
     assert f"but from training.init_from={other}" in text
     assert "How far gradients reach" in comparison_report([workdir, other])
-    (workdir / "environment.json").write_text("{")
-    with pytest.raises(UserError, match=r"environment\.json is damaged"):
-        run_report(workdir)
+    for file, text in (("environment.json", "{"), ("environment.json", "[]"), ("status.json", '{"best": {"step": 4}}')):
+        before = (workdir / file).read_text()
+        (workdir / file).write_text(text)
+        with pytest.raises(UserError, match=rf"{file} is damaged"):
+            run_report(workdir)
+        (workdir / file).write_text(before)
 
 
 def test_data_that_is_gone_or_another(train: Callable[..., Path]) -> None:
@@ -317,6 +320,18 @@ def test_where_a_run_began_and_went_on() -> None:
     assert "train &#x27;--x=a b&#x27;" in text
     assert "Tuesday, jax 1 -&gt; 2" in text
     assert "<td>Wednesday</td>" in text  # nothing else than before
+
+
+def test_samples_are_text_files_and_what_is_undefined_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "samples" / "folder").mkdir(parents=True)
+    for name in (".hidden", "sample.txt"):
+        (tmp_path / "samples" / name).write_bytes(b"caf\xe9 is no UTF-8")
+    line = {"step": 2, "split": "test", "seconds": 1.0, "nd": None}
+    record = RunRecord(Workdir(tmp_path), {}, [line], {}, {})
+    (sample,) = report._samples(record)
+    assert "<h3>sample.txt</h3>" in sample
+    assert "is no UTF-8" in sample
+    assert "<td>test nd</td><td>undefined</td>" in report._results([record])
 
 
 def test_checkpoints_are_at_most_as_many_as_colours(

@@ -1,6 +1,7 @@
 """`lstm-research evaluate`, and what all commands say that are given no usable run."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from lstm_research.training.metrics import read_metrics
+from lstm_research.training.trained_run import TrainedRun
 
 COMMANDS = ("evaluate", "predict", "export")
 Refused = Callable[..., str]
@@ -23,6 +25,12 @@ def test_json_is_the_test_line(command: Any, characters: str) -> None:
     assert line["split"] == "test"
     del line["seconds"]
     assert found == line
+
+
+def test_json_has_null_for_what_is_undefined(command: Any, characters: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrainedRun, "evaluate", lambda self, split: {"loss": 1.5, "nd": math.nan})
+    found = json.loads(command("evaluate", f"--workdir={characters}", "--json").out, parse_constant=pytest.fail)
+    assert (found["loss"], found["nd"]) == (1.5, None)
 
 
 def test_table(command: Any, characters: str) -> None:

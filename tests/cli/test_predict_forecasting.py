@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from lstm_research.tasks.forecasting import Forecasting
 from lstm_research.training.experiment import Experiment
 from lstm_research.training.loop import run
 from lstm_research.training.trained_run import TrainedRun
@@ -131,15 +134,44 @@ REFUSED = {
         "--time_column=day",
     ): "unknown column (--time_column; columns in --input: series.csv)",
     ("direct", "--plot=fan.gif"): "--plot=fan.gif: give a name that ends in .png, .svg, .pdf",
+    ("direct", "--output=series.csv/f.csv", "--plot=fan.png"): "--output: series.csv/f.csv cannot be written",
+    ("direct", "--output=f.csv", "--plot=series.csv/fan.png"): "--plot: series.csv/fan.png cannot be written",
     ("direct", "--text=x"): "--text means nothing to the task 'forecasting' of this run",
 }
 
 
 @pytest.mark.parametrize("arguments", REFUSED)
-def test_mistakes_are_said_in_one_line(command: Any, arguments: tuple[str, ...]) -> None:
+def test_mistakes_are_said_in_one_line(
+    command: Any, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Forecasting, "predict", None)  # they are said before anything is forecast
     result = command("predict", f"--workdir={arguments[0]}", *arguments[1:])
     assert (result.code, result.out) == (2, "")
     assert REFUSED[arguments] in result.err
+    assert result.err.count("\n") == 1
+    assert not {"fan.png", "f.csv"} & set(os.listdir())
+
+
+def test_a_table_may_come_from_the_standard_input(command: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(table("x", 20))
+    before = os.dup(0)
+    with other.open() as file:
+        os.dup2(file.fileno(), 0)
+        result = command("predict", "--workdir=direct", "--input=-")
+    os.dup2(before, 0)
+    os.close(before)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == command("predict", "--workdir=direct", f"--input={other}").out
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"series": {"x": [[1]]}, "known": {}, "static": {}}'])
+def test_a_damaged_scale_is_said_in_one_line(command: Any, tmp_path: Path, text: str) -> None:
+    shutil.copytree("direct", tmp_path / "run")
+    (tmp_path / "run" / "series.json").write_text(text)
+    result = command("predict", f"--workdir={tmp_path}/run")
+    assert (result.code, result.out) == (2, "")
+    assert "series.json is damaged" in result.err
     assert result.err.count("\n") == 1
 
 

@@ -30,5 +30,5 @@ def test_refuses(refused: Callable[..., str], trained: Path, project: Path) -> N
     assert "only flags, got runs" in refused("report", "runs")
     assert "no workdir at nowhere" in refused("report", "--workdir=nowhere")
     # Before anything is computed.
-    assert "is a folder; name a file in it, such as runs/report.html" in refused("report", both[0], "--output=runs")
-    assert "recipe.py is no folder that can be written to" in refused("report", both[0], "--output=recipe.py/x.html")
+    assert "--output: runs is a folder; give the name of a file" in refused("report", both[0], "--output=runs")
+    assert "cannot be written, since" in refused("report", both[0], "--output=recipe.py/x.html")

@@ -255,6 +255,15 @@ def test_debug_shows_the_traceback(command: Any, project: Path, monkeypatch: pyt
         command("train", "--config=own.py", "--workdir=runs/new", "--debug")
 
 
+def test_a_key_that_is_none_in_the_recipe_is_overridden_by_any_value(command: Any, project: Path) -> None:
+    recipe = project / "recipe.py"
+    nothing = dict.fromkeys(("patience", "average_decay", "metric"))
+    recipe.write_text(recipe.read_text().replace('"num_steps": 8', f'**{nothing}, "num_steps": 2'))
+    values = {"patience": 3, "average_decay": 0.5, "metric": "accuracy"}
+    assert command(*TRAIN, *(f"--config.training.{key}={value}" for key, value in values.items())).code == 0
+    assert json.loads((project / "runs/new/config.json").read_text())["training"].items() >= values.items()
+
+
 def test_none_switches_off_a_number_that_the_recipe_sets(command: Any, refused: Refused, project: Path) -> None:
     recipe = project / "recipe.py"
     recipe.write_text(recipe.read_text().replace('"learning_rate": 0.05', '"learning_rate": 0.05, "clip_norm": 0.1'))

@@ -452,6 +452,10 @@ def test_wrong_choices_get_one_line(name: str, choices: dict[str, object], messa
     [
         ("parity", {"length": 1}, r"dataset\.length=1: too few different sequences for split"),
         ("spike_delays", {"length": 200, "min_interval": 49, "num_examples": 1000}, "and 100 are wanted.*; raise it"),
+        (
+            *("copy", {"copy_length": 1, "num_symbols": 3}),
+            r"^dataset\.copy_length=1, dataset\.num_symbols=3: too few different.*; raise one of them",
+        ),
         ("parity", {"length": 5, "num_examples": 20}, "and 20 are wanted.*; raise it, or reduce dataset.num_examples"),
     ],
 )

@@ -145,7 +145,7 @@ def test_a_forecast_follows_the_unit_of_its_window(name: str, options: dict[str,
     one = window()
     one = one._replace(values=100 * one.values)  # the variance of a window has a floor
     other = one._replace(values=(4 * one.values - 7) * one.observed)
-    for normalization, follows in (("last", True), ("none", False)):
+    for normalization, follows in (("standard" if name == "deepar" else "last", True), ("none", False)):
         model = make(name, normalization=normalization, **options)
         found, scaled = model.forecast(one), model.forecast(other)
         for before, after in zip(found, scaled, strict=True):
@@ -348,6 +348,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
     "model.normalization='standard' makes numbers that are no counts": (
         *(DirectForecaster, {"distribution": NegativeBinomial()}),
     ),
+    "model.normalization='last' makes the last value of every history 0": (DeepAR, {"normalization": "last"}),
     "model.name='deepar' draws its forecasts": (DeepAR, {"distribution": Point()}),
     "model.lags must be different, 1 among them and none above task.history=8, got (2,)": (DeepAR, {"lags": (2,)}),
     "none above task.history=8, got (1, 9)": (DeepAR, {"lags": (1, 9)}),

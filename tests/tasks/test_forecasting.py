@@ -302,6 +302,13 @@ def test_short_series_are_left_out_of_training_and_that_is_said() -> None:
     assert make(history=10).notes == ()
 
 
+def test_metrics_that_are_undefined_are_said_to_be() -> None:
+    for rows, said in ((table(0), []), (0 * table(0), ["mase", "nd, nrmse and weighted_quantile_loss"])):
+        write("t.csv", x=rows)
+        notes = make(dataset={"known_columns": (), "target_columns": ("a", "b")}).notes
+        assert [note.partition(" is undefined: ")[0].partition(" are undefined: ")[0] for note in notes] == said
+
+
 @pytest.mark.parametrize("distribution", ["gaussian", "quantiles"])
 def test_it_learns_and_its_intervals_hold_what_they_promise(distribution: str) -> None:
     random, t = np.random.default_rng(0), np.arange(900)

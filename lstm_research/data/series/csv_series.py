@@ -26,7 +26,7 @@ class CSVSeries(SeriesDataset):
 
     A row is one time of one series. Rows of a series stand in the order of their times, those of several series in any
     order. A target may be missing; rows at the end without any target are the future, of which only `known_columns` are
-    read. Times with an offset from UTC become UTC.
+    read. Times with an offset from UTC become UTC, and predictions are then in UTC; seconds are the finest step.
 
     Attributes:
       path: of the table, UTF-8.
@@ -100,6 +100,11 @@ class CSVSeries(SeriesDataset):
         if not names:
             named = ", ".join(map(str, others))
             raise UserError(f"{self._key('path')}: {self.path} has no column to forecast besides {named}")
+        if not all(name.strip() for name in names):
+            raise UserError(
+                f"{self._key('path')}: {self.path} has a column without a name, such as an index that was written with "
+                "the table; leave it out, or name what is to be forecast in dataset.target_columns"
+            )
         return names
 
     @property
@@ -135,7 +140,7 @@ class CSVSeries(SeriesDataset):
     def _cut(self, key: str, times: Times, end: int) -> np.datetime64:
         begin = getattr(self, key)
         if isinstance(begin, str):
-            return _time(begin, None, f"dataset.{key}", "correct it")
+            return _time(begin, None, f"dataset.{key}", "correct it")[0]
         return times[max(end - max(round(len(times) * begin), 1), 0)]
 
     def _key(self, key: str) -> str:
@@ -155,10 +160,15 @@ class CSVSeries(SeriesDataset):
     def _read(self) -> tuple[Frequency, list[Series]]:
         """The frequency and the series, read once."""
         columns = self._columns(self.target_names)
-        groups: dict[str, list[Row]] = {}
-        for row in read_rows(self.path, self._key("path"), columns, self.delimiter):
-            groups.setdefault(row.values[1] if self.id_column is not None else SINGLE, []).append(row)
-        times = {name: self._times(rows, name) for name, rows in groups.items()}
+        rows = read_rows(self.path, self._key("path"), columns, self.delimiter)
+        places: dict[str, list[int]] = {}
+        for number, row in enumerate(rows):
+            places.setdefault(row.values[1] if self.id_column is not None else SINGLE, []).append(number)
+        groups = {name: [rows[number] for number in numbers] for name, numbers in places.items()}
+        all_times = self._times(rows)
+        times = {name: all_times[numbers] for name, numbers in places.items()}
+        for name, own in groups.items():
+            self._check_order(own, times[name], name)
         if self.frequency is not None:
             step = Frequency.parse(self.frequency, "dataset.frequency")
         else:
@@ -168,16 +178,26 @@ class CSVSeries(SeriesDataset):
             step = Frequency.infer(longest)
         return step, [self._make(name, rows, times[name], step) for name, rows in groups.items()]
 
-    def _times(self, rows: list[Row], name: str) -> Times:
-        """Returns the times of a series' rows, which must increase."""
+    def _times(self, rows: list[Row]) -> Times:
+        """Returns the times of the rows, of which all or none have an offset from UTC."""
         way_out = "correct it" + ", or set dataset.time_format" * (self.can_set and self.time_format is None)
-        times = np.array(
-            [
-                _time(row.values[0], self.time_format, f"{self._place(row)}, {self.time_column}", way_out)
-                for row in rows
-            ],
-            "datetime64[s]",
-        )
+        times = []
+        has_offset: bool | None = None
+        for row in rows:
+            where = f"{self._place(row)}, {self.time_column}"
+            time, with_offset = _time(row.values[0], self.time_format, where, way_out)
+            if has_offset not in (None, with_offset):
+                having, others = ("an", "no") if with_offset else ("no", "an")
+                raise UserError(
+                    f"{where}: {row.values[0]!r} has {having} offset from UTC, and those before it have {others} "
+                    "offset; write all of them in one way"
+                )
+            has_offset = with_offset
+            times.append(time)
+        return np.array(times, "datetime64[s]")
+
+    def _check_order(self, rows: list[Row], times: Times, name: str) -> None:
+        """Raises a `UserError` unless the times of a series increase."""
         for number in np.flatnonzero(np.diff(times) <= np.timedelta64(0, "s"))[:1].tolist():
             before, row = rows[number], rows[number + 1]
             what = f"repeats the time {times[number]} of line {before.line}"
@@ -188,7 +208,6 @@ class CSVSeries(SeriesDataset):
                     "sort the file by time",
                 )
             raise UserError(f"{self._place(row)}{self._of(name)} {what}; {way_out}")
-        return times
 
     def _make(self, name: str, rows: list[Row], times: Times, step: Frequency) -> Series:
         """Returns the series of these rows."""
@@ -261,18 +280,21 @@ class CSVSeries(SeriesDataset):
         return "" if self.id_column is None else f", series {name!r},"
 
 
-def _time(text: str, format: str | None, where: str, way_out: str) -> np.datetime64:
-    """Returns the time that a text writes."""
+def _time(text: str, format: str | None, where: str, way_out: str) -> tuple[np.datetime64, bool]:
+    """Returns the time that a text writes, and whether it has an offset from UTC."""
     try:
         if format is not None:
             time = datetime.datetime.strptime(text.strip(), format)
         elif re.fullmatch(r"\d{4}(-\d{2})?", text.strip()):
-            return np.datetime64(text.strip(), "s")
+            return np.datetime64(text.strip(), "s"), False
         else:
             time = datetime.datetime.fromisoformat(text.strip())
-    except ValueError:
+        has_offset = time.tzinfo is not None
+        if has_offset:
+            time = time.astimezone(datetime.UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):  # a time of year 1 may be in year 0 in UTC, which there is not
         wanted = f"{format!r} (dataset.time_format)" if format else "ISO 8601, as in 2024-01-31 18:00"
         raise UserError(f"{where}: {text!r} is no time of the form {wanted}; {way_out}") from None
-    if time.tzinfo is not None:
-        time = time.astimezone(datetime.UTC).replace(tzinfo=None)
-    return np.datetime64(time.replace(microsecond=0), "s")
+    if time.microsecond:
+        raise UserError(f"{where}: {text!r} has a fraction of a second, and seconds are the finest step; round it")
+    return np.datetime64(time, "s"), has_offset

@@ -55,11 +55,10 @@ class Frequency:
         """Returns the most common step between times in increasing order, at least two of them."""
         steps, counts = np.unique(np.diff(times).astype(np.int64), return_counts=True)
         seconds = int(steps[counts.argmax()])
-        for count, (low, high) in {1: (28, 31), 3: (89, 92), 12: (365, 366)}.items():
-            if low <= seconds / DAY <= high:
-                months = cls(count, "M")
-                if months.positions(times)[1].mean() > 0.9:  # else it is a number of days
-                    return months
+        if count := round(seconds / (30.44 * DAY)):
+            months = cls(count, "M")
+            if months.positions(times)[1].mean() > 0.9:  # else it is a number of days
+                return months
         if seconds == DAY and steps.max() >= 3 * DAY and np.is_busday(times.astype("datetime64[D]")).all():
             return cls(1, "B")
         return cls(seconds, "s")

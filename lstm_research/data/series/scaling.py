@@ -142,12 +142,19 @@ class SeriesScaler:
 
     @classmethod
     def from_json(cls, text: str) -> "SeriesScaler":
-        """Reads what `to_json` wrote."""
-        state = json.loads(text)
-        state["series"] = {name: Statistics(*map(tuple, each)) for name, each in state["series"].items()}
-        for key in ("known", "static"):
-            state[key] = {name: tuple(each) for name, each in state[key].items()}
-        return cls(**state | {"targets": tuple(state["targets"]), "calendar": tuple(state["calendar"])})
+        """Reads what `to_json` wrote.
+
+        Raises:
+          UserError: it is something else.
+        """
+        try:
+            state = json.loads(text)
+            state["series"] = {name: Statistics(*map(tuple, each)) for name, each in state["series"].items()}
+            for key in ("known", "static"):
+                state[key] = {name: tuple(each) for name, each in state[key].items()}
+            return cls(**state | {"targets": tuple(state["targets"]), "calendar": tuple(state["calendar"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"series.json is damaged ({error}); restore it from a copy or train again") from error
 
     def to_json(self) -> str:
         """Returns all of it as JSON text."""

@@ -53,6 +53,7 @@ class SyntheticDataset(Dataset):
       discrete: whether there are so few different sequences that one may be drawn twice.
       tolerance: largest error of an answer that is right; None where answers are classes.
       least_length: the smallest `length`.
+      variety: the keys that make more different sequences where they are raised.
     """
 
     length: int
@@ -60,6 +61,7 @@ class SyntheticDataset(Dataset):
     discrete: ClassVar[bool] = True
     tolerance: ClassVar[float | None] = None
     least_length: ClassVar[int] = 1
+    variety: ClassVar[tuple[str, ...]] = ("length",)
 
     def __post_init__(self) -> None:
         check_at_least(self.least_length, "dataset", length=self.length)
@@ -118,10 +120,11 @@ class SyntheticDataset(Dataset):
                 break
         wanted = count if split == "train" else min(count, _MIN_HELD_OUT)
         if found < wanted:
-            way_out = "raise it" + ", or reduce dataset.num_examples" * (split != "train")
+            keys = ", ".join(f"dataset.{key}={getattr(self, key)}" for key in self.variety)
+            way_out = "raise it" if len(self.variety) == 1 else "raise one of them"
+            way_out += ", or reduce dataset.num_examples" * (split != "train")
             raise UserError(
-                f"dataset.length={self.length}: too few different sequences for split {split!r} ({found}, and {wanted} "
-                f"are wanted); {way_out}"
+                f"{keys}: too few different sequences for split {split!r} ({found}, and {wanted} are wanted); {way_out}"
             )
         columns: Any = zip(*kept, strict=True)
         together: Any = (None if parts[0] is None else np.concatenate(parts) for parts in columns)

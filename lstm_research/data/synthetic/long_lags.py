@@ -101,6 +101,8 @@ class Copy(SyntheticDataset):
     copy_length: int = 10
     num_examples: int = 1000
 
+    variety = ("copy_length", "num_symbols")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(2, "dataset", num_symbols=self.num_symbols)

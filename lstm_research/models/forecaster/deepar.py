@@ -74,8 +74,8 @@ class DeepAR(Forecaster):
           rngs: draws the parameters.
 
         Raises:
-          UserError: lags that reach beyond the history, or a distribution of which nothing can be drawn; see
-            `Forecaster` too.
+          UserError: lags that reach beyond the history, a distribution of which nothing can be drawn, or the
+            normalization "last"; see `Forecaster` too.
         """
         super().__init__(
             sizes,
@@ -90,6 +90,11 @@ class DeepAR(Forecaster):
             raise UserError(
                 "model.name='deepar' draws its forecasts, and model.distribution 'point' is a single value; use "
                 "another distribution, or the model 'direct'"
+            )
+        if normalization == "last":
+            raise UserError(
+                "model.normalization='last' makes the last value of every history 0, which model.name='deepar' would "
+                "learn to be certain of, as it learns from the history too; use 'standard', 'mean' or 'none'"
             )
         if 1 not in lags or len(set(lags)) < len(lags) or not 1 <= min(lags) <= max(lags) <= sizes.history:
             raise UserError(

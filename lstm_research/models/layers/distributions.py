@@ -65,7 +65,7 @@ class Distribution(abc.ABC):
 
     @abc.abstractmethod
     def quantiles(self, params: Params, levels: Levels) -> Float[Array, "Q ..."] | None:
-        """Returns the quantiles of these levels; None for a single value."""
+        """Returns the quantiles of these levels, which increase; None for a single value."""
 
     @abc.abstractmethod
     def sample(self, params: Params, key: PRNGKeyArray) -> Numbers:
@@ -216,34 +216,48 @@ class NegativeBinomial(Distribution):
         }
 
     def loss(self, params: Params, targets: Numbers) -> Numbers:
-        """Returns the negative log-likelihood."""
-        mean, r = params["mean"], 1 / params["dispersion"]
-        gammaln = jax.scipy.special.gammaln
-        combinations = gammaln(targets + r) - gammaln(targets + 1) - gammaln(r)
-        return -(combinations + r * jnp.log(r / (r + mean)) + targets * jnp.log(mean / (r + mean)))
+        """Returns the negative log-likelihood.
+
+        It is that of Γ(x + r) / (x! Γ(r)) (r / (r + μ))^r (μ / (r + μ))^x with r = 1/α, in which ln Γ is written as in
+        `_stirling_rest`: its large parts, which would cancel, are taken together.
+        """
+        x, mean, r = targets, params["mean"], 1 / params["dispersion"]
+        rests = _stirling_rest(x + r) - _stirling_rest(x + 1) - _stirling_rest(r)
+        powers = r * jnp.log((x + r) / (mean + r)) + x * (jnp.log1p((r - 1) / (x + 1)) - jnp.log1p(r / mean))
+        return -(powers + jnp.log(r / (x + r) / (x + 1)) / 2 + 1 - math.log(2 * math.pi) / 2 + rests)
 
     def mean(self, params: Params) -> Numbers:
         """Returns the mean."""
         return params["mean"]
 
     def quantiles(self, params: Params, levels: Levels) -> Float[Array, "Q ..."]:
-        """Returns the smallest counts that are not exceeded with these probabilities, found by halving."""
-        mean, r = params["mean"], 1 / params["dispersion"]
-        p, deviation = r / (r + mean), jnp.sqrt(mean + mean**2 / r)
+        """Returns the smallest counts that are not exceeded with these probabilities, found by halving.
 
-        def find(level: float) -> Numbers:
-            def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-                low, high = ends
-                middle = jnp.floor((low + high) / 2)
-                reached = jax.scipy.special.betainc(r, jnp.maximum(middle, 0) + 1, p)  # P(x ≤ middle)
-                enough = (middle >= 0) & (reached >= level)
-                return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+        Above a mean of 30 the distribution is taken to be a gamma distribution with the same mean, variance and
+        skewness, moved and rounded: the exact one needs more digits there than single precision has.
+        """
+        mean, dispersion = params["mean"], params["dispersion"]
+        r, is_large = 1 / dispersion, mean > 30
+        small = jnp.where(is_large, 1, mean)
+        variance, unit = mean * (1 + dispersion * mean), 0.5 + dispersion * mean
+        shape, first = variance / unit**2, -mean / (2 * unit)
 
-            # Cantelli's inequality bounds every quantile.
-            high = jnp.ceil(mean + deviation * math.sqrt(level / (1 - level))) + 1
-            return jax.lax.fori_loop(0, 25, halve, (jnp.full_like(mean, -1), high))[1]
+        def cumulative(count: Numbers) -> Numbers:
+            exact = jax.scipy.special.betainc(r, jnp.maximum(count, 0) + 1, r / (r + small))
+            gamma = jax.scipy.special.gammainc(shape, jnp.maximum(count + 0.5 - first, 0) / unit)
+            return jnp.where(is_large, gamma, exact)
 
-        return jnp.stack([find(level) for level in levels])
+        def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = ends
+            middle = jnp.floor((low + high) / 2)
+            enough = (middle >= 0) & (cumulative(middle) >= levels_)
+            return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+        levels_ = jnp.asarray(levels, mean.dtype).reshape(-1, *[1] * mean.ndim)
+        # Cantelli's inequality bounds every quantile.
+        high = jnp.ceil(mean + jnp.sqrt(variance * levels_ / (1 - levels_))) + 1
+        found = jax.lax.fori_loop(0, 40, halve, (jnp.full_like(high, -1), high))[1]
+        return jax.lax.cummax(found, axis=0)  # rounding may not let them cross
 
     def sample(self, params: Params, key: PRNGKeyArray) -> Numbers:
         """Draws: a Poisson number whose rate has a gamma distribution."""
@@ -336,6 +350,15 @@ class Quantiles(Distribution):
 def pinball(errors: Numbers, levels: Numbers) -> Numbers:
     """Returns max(τ e, (τ - 1) e) with e the target less the quantile of level τ."""
     return jnp.maximum(levels * errors, (levels - 1) * errors)
+
+
+def _stirling_rest(z: Numbers) -> Numbers:
+    """Returns ln Γ(z) - ((z - 1/2) ln z - z + ln(2π)/2), by Stirling's series where z is large."""
+    is_small = z < 10
+    small, large = jnp.where(is_small, z, 1), jnp.where(is_small, 10, z)
+    exact = jax.scipy.special.gammaln(small) - (small - 0.5) * jnp.log(small) + small - math.log(2 * math.pi) / 2
+    w = 1 / jnp.square(large)
+    return jnp.where(is_small, exact, (1 / 12 - w * (1 / 360 - w * (1 / 1260 - w / 1680))) / large)
 
 
 def _location_and_scale(features: Float[Array, "*any P"], shift: Numbers, scale: Numbers) -> Params:

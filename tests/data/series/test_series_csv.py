@@ -61,6 +61,18 @@ def test_several_series_stand_in_any_order_of_rows() -> None:
     assert second.targets.ravel().tolist() == [31, 41, 51, 61]
 
 
+def test_names_of_columns_are_read_as_the_rows_are() -> None:
+    text = 'time,"sold,\nin all","b ""c"""\n2024-01-01,1,2\n2024-01-02,3,4\n'
+    dataset = read(text)
+    assert dataset.target_names == ("sold,\nin all", 'b "c"')
+    assert dataset.series()[0].targets.tolist() == [[1, 2], [3, 4]]
+    dataset = read('time\t"a"\tb\n2024-01-01\t1\t2\n2024-01-02\t3\t4\n', delimiter="\t")
+    assert dataset.target_names == ('"a"', "b")
+    assert dataset.series()[0].targets.tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(UserError, match="has a column without a name"):  # the tab at the beginning ends a name
+        read("\ttime\ta\n0\t2024-01-01\t1\n1\t2024-01-02\t2\n", delimiter="\t").series()
+
+
 def test_rows_without_targets_at_the_end_are_the_future() -> None:
     text = days(8, "a,b,price", "{n},,{n}0") + "2024-01-09,,,90\n2024-01-10,NA,,100\n"
     (series,) = read(text, target_columns=("a", "b"), known_columns=("price",)).series()
@@ -172,6 +184,18 @@ WRONG: dict[str, tuple[str, dict[str, object]]] = {
     "dataset.frequency must be s, min": (GOOD, {"frequency": "daily"}),
     "dataset.delimiter must be one character": (GOOD, {"delimiter": "tab"}),
     "unknown dataset.calendar 'day'": (GOOD, {"calendar": ("day",)}),
+    "t.csv has a column without a name, such as an index that was written with the table; leave it out, or name": (
+        *(days(10, ",a", "{n},{n}"), {}),
+    ),
+    "line 2, time: '0001-01-01T00:00+05:00' is no time of the form ISO 8601": (
+        *(GOOD.replace("2024-01-01", "0001-01-01T00:00+05:00"), {}),
+    ),
+    "line 5, time: '2024-01-04T00:00Z' has an offset from UTC, and those before it have no offset; write all": (
+        *(GOOD.replace("2024-01-04", "2024-01-04T00:00Z"), {}),
+    ),
+    "line 5, time: '2024-01-04 00:00:00.5' has a fraction of a second, and seconds are the finest step; round it": (
+        *(GOOD.replace("2024-01-04", "2024-01-04 00:00:00.5"), {}),
+    ),
     "there is no file": ("", {"path": "none.csv"}),
     "line 3, series 'x', repeats the time": (
         *("time,id,a\n2024-01-01,x,1\n2024-01-01,x,2\n2024-01-02,x,1\n", {"id_column": "id"}),

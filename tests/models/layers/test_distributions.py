@@ -61,6 +61,36 @@ def test_likelihoods_means_and_quantiles_are_those_of_scipy(distribution: Distri
     np.testing.assert_allclose(quantiles, [reference.ppf(level) for level in LEVELS], rtol=1e-6, atol=1e-6)
 
 
+def test_large_counts_in_single_precision() -> None:
+    """Quantiles, likelihoods and their gradients, where sums of large parts would leave no digit of them."""
+    means, dispersions = (1, 30, 100, 1e3, 1e4, 1e5, 1e6, 1e7), (0.001, 0.05, 0.5, 2)
+    mean, dispersion = (each.astype(np.float32) for each in np.meshgrid(means, dispersions))
+    params = {"mean": jnp.asarray(mean), "dispersion": jnp.asarray(dispersion)}
+    distribution, r = NegativeBinomial(), 1 / dispersion.astype(float)
+    reference = scipy.stats.nbinom(r, r / (r + mean))
+
+    found = np.asarray(jax.jit(lambda params: distribution.quantiles(params, LEVELS))(params))
+    expected = np.array([reference.ppf(level) for level in LEVELS])
+    assert (np.abs(found - expected) <= np.maximum(1, 1e-3 * expected)).all()
+    assert (np.diff(found, axis=0) >= 0).all()
+
+    counts = np.round(mean * np.array([0, 0.5, 0.99, 1.02, 3])[:, None, None])
+
+    def loss(params: Any, counts: Any) -> Any:
+        losses = distribution.loss(params, counts)
+        return jnp.sum(losses), losses
+
+    each = jax.vmap(jax.grad(loss, has_aux=True), (None, 0))
+    gradients, losses = jax.jit(each)(params, jnp.asarray(counts, jnp.float32))
+    x = counts.astype(float)
+    # SciPy's own likelihood has lost digits where counts are 1e7.
+    powers = r * np.log(r / (r + mean)) - x * np.log1p(r / mean)
+    np.testing.assert_allclose(losses, -powers + scipy.special.betaln(r, x + 1) + np.log(x + r), rtol=1e-5, atol=2e-3)
+    np.testing.assert_allclose(gradients["mean"], r * (mean - x) / (mean * (r + mean)), rtol=1e-3, atol=1e-6)
+    change = scipy.special.digamma(x + r) - scipy.special.digamma(r) + np.log(r / (r + mean)) + (mean - x) / (r + mean)
+    np.testing.assert_allclose(gradients["dispersion"], r**2 * change, rtol=2e-3, atol=0.15)
+
+
 @pytest.mark.parametrize("distribution", DENSE[:2], ids=lambda each: type(each).__name__)
 def test_the_unit_of_the_data_changes_the_density_as_it_must(distribution: Distribution) -> None:
     features, shift, scale, targets = draw(distribution)
