@@ -40,8 +40,7 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     """Evaluates a run."""
     trained = run_flags.load(argv)
-    if hasattr(trained.task, "scored_splits"):
-        trained.task.scored_splits = (flags.FLAGS.split,)
+    trained.task.scored_splits = (flags.FLAGS.split,)
     _set_adaptations(trained)
     _set_decoder(trained)
     metrics = trained.evaluate(flags.FLAGS.split)

@@ -48,8 +48,8 @@ class LanguageModelling(Task):
       reset_rate: the probability that a training row starts a window from the initial state.
       eval_batch_size: rows in evaluation. Each row starts from the initial state, so fewer rows give every symbol
         more context, and the evaluation more time.
-      adaptations: what else `scores` reports, by the name of the metric: perplexities of models that adapt to the text.
-      scored_splits: of which splits.
+      adaptations: what else `scores` reports of `scored_splits`, by the name of the metric: perplexities of models that
+        adapt to the text.
       vocabulary: symbols and their numbers, once loaded.
       file_names: of what a run stores in its workdir, see `files`.
     """
@@ -113,7 +113,6 @@ class LanguageModelling(Task):
             "perplexity_cache": NeuralCache.from_config(neural_cache),
             "perplexity_dynamic": DynamicEvaluation.from_config(dynamic_evaluation),
         }
-        self.scored_splits: tuple[str, ...] = ("test",)
         check_unit(dataset, vocabulary.get("name"))
         self._dataset_config = dataset
         self._vocabulary_config = build(VOCABULARIES, vocabulary, where="vocabulary")

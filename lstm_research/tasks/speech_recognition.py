@@ -112,7 +112,6 @@ class SpeechRecognition(Task):
         self.max_length = max_length
         self.lower_case, self.punctuation = lower_case, punctuation
         self.speeds, self.num_scored = tuple(speeds), num_scored
-        self.scored_splits: tuple[str, ...] = ("test",)
         self.spec_augment = (
             None if spec_augment is None else build_section(SpecAugment, spec_augment, where="task.spec_augment")
         )

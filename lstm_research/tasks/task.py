@@ -24,6 +24,7 @@ class Task(abc.ABC):
       higher_is_better: the metrics of which more is better; of all others less is.
       unit: what one target is, for the speed of training.
       notes: what is worth saying about the data when a run starts, once loaded.
+      scored_splits: the splits of which `scores` looks at everything; set it to score others so.
     """
 
     batch_size: int
@@ -31,6 +32,7 @@ class Task(abc.ABC):
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy"})
     unit: ClassVar[str] = "tokens"
     notes: tuple[str, ...] = ()
+    scored_splits: tuple[str, ...] = ("test",)
 
     @abc.abstractmethod
     def load(self, source_files: Mapping[str, bytes] | None = None) -> None:

@@ -148,7 +148,6 @@ class MachineTranslation(Task):
         self.scheduled_sampling_rate = scheduled_sampling_rate
         self.coverage_loss = coverage_loss
         self.num_scored = num_scored
-        self.scored_splits: tuple[str, ...] = ("test",)
         self._boundaries = make_boundaries(bucket_boundaries, max_length)
         self._dataset_config = dataset
         self._normalized = getattr(PARALLEL_DATASETS.get(str(dataset.get("name"))), "normalized", False)
