@@ -227,6 +227,22 @@ def test_groups_of_a_study_may_stand_after_its_flags(
     assert "speech has no group 'digts'; valid: digits" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("script", ["long_dependencies/gradients.py", "timing/curves.py"])
+def test_a_figure_is_not_drawn_of_runs_that_are_not_there(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = importlib.util.spec_from_file_location("figure", EXPERIMENTS / script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "save_figure", None)
+    monkeypatch.setattr("sys.argv", [script, f"--runs={tmp_path}"])
+    with pytest.raises(SystemExit, match="2"):
+        module.main()
+    assert f"{tmp_path} holds no run of" in capsys.readouterr().err
+
+
 def literal(value: str) -> Any:
     """Returns what an override says: a Python value, or the text as it is."""
     try:

@@ -2,11 +2,9 @@
 
 from study import Run
 
-STEPS = ("training.num_steps=4000",)
-ADDING = ("dataset.length=400", *STEPS)
-ORDER = ("dataset.length=200", *STEPS)
+ADDING = ("dataset.length=400", "model.cell.hidden_size=64", "optimizer.learning_rate=4e-3")
+ORDER = ("dataset.length=200", "training.num_steps=3000")
 SLOW = ("optimizer.learning_rate=2e-4",)
-SPIKES = ("dataset.min_interval=50", "dataset.length=500")
 
 GROUPS: dict[str, list[Run]] = {
     "adding": [
@@ -18,9 +16,5 @@ GROUPS: dict[str, list[Run]] = {
         Run("order-lstm", "synthetic.py:temporal_order", (*ORDER, "model.cell.chrono_max_length=200")),
         Run("order-rnn", "synthetic.py:temporal_order,rnn", ORDER),
         Run("order-rnn-slow", "synthetic.py:temporal_order,rnn", (*ORDER, *SLOW), seeds=(0,)),
-    ],
-    "timing": [
-        Run("timed-peephole", "synthetic.py:timed_spikes", ("model.cell.name=peephole_lstm", *SPIKES)),
-        Run("timed-plain", "synthetic.py:timed_spikes", ("model.cell.name=lstm", *SPIKES)),
     ],
 }
