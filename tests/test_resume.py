@@ -1,4 +1,4 @@
-"""In every task a process that is killed and started again ends with the same bytes as one that never was."""
+"""In every task a process that is killed and started again ends with the same bytes as a run that never was."""
 
 import json
 import os

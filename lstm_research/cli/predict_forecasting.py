@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from lstm_research.cli.places import check_place
-from lstm_research.cli.predict_io import write_output
+from lstm_research.cli.predict_io import check_output, write_output
 from lstm_research.common.errors import UserError
 
 SHARED_FLAGS = ("input", "output", "seed", "num_samples")
@@ -48,8 +48,7 @@ def main(trained: Any) -> None:
         for name in ("time_column", "id_column"):
             if FLAGS[name].value is not None:
                 raise UserError(f"--{name} names a column of --input; give both or neither")
-    if FLAGS.output not in (None, "-"):
-        check_place("output", Path(FLAGS.output))
+    check_output()
     if FLAGS.plot is not None:
         check_place("plot", Path(FLAGS.plot))
     series = task.own_series() if FLAGS.input is None else _read_series(trained)

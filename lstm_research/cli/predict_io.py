@@ -5,6 +5,7 @@ from pathlib import Path
 
 from absl import flags
 
+from lstm_research.cli.places import check_place
 from lstm_research.common.errors import UserError
 
 
@@ -28,6 +29,12 @@ def read_input() -> list[str]:
     except UnicodeDecodeError as error:
         raise UserError(f"the standard input is not UTF-8 (byte {error.start}); convert it to UTF-8") from error
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
+def check_output() -> None:
+    """Raises a `UserError` if `write_output` could not write, before minutes are spent on what it is to write."""
+    if flags.FLAGS.output not in (None, "-"):
+        check_place("output", Path(flags.FLAGS.output))
 
 
 def write_output(text: str) -> None:

@@ -14,7 +14,7 @@ from absl import flags, logging
 
 from lstm_research.cli import decoder_flags, fusion_flags
 from lstm_research.cli.places import check_place
-from lstm_research.cli.predict_io import write_output
+from lstm_research.cli.predict_io import check_output, write_output
 from lstm_research.common.errors import UserError
 
 DRAWING_FLAGS = ("temperature", "top_k", "top_p", "seed")
@@ -56,8 +56,7 @@ def main(trained: Any) -> None:
     plots = _plot_paths(FLAGS.alignment_plot, paths)
     for plot in plots:
         check_place("alignment_plot", plot)
-    if FLAGS.output not in (None, "-"):
-        check_place("output", Path(FLAGS.output))
+    check_output()
     signals = _signals(paths, task)
     if FLAGS.streaming:
         found = _stream(trained, paths, signals)
