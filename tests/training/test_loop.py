@@ -16,7 +16,7 @@ import pytest
 from fake_task import FakeExperiment, make_experiment
 
 from lstm_research.common.errors import UserError
-from lstm_research.training import loop
+from lstm_research.training import run as one_run
 from lstm_research.training.checkpoints import Checkpoints
 from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.loop import run
@@ -164,7 +164,7 @@ def test_crash_before_and_after_every_checkpoint_line_and_best(
 
     monkeypatch.setattr(Checkpoints, "save", crashing(Checkpoints.save))
     monkeypatch.setattr(MetricsLog, "append", crashing(MetricsLog.append))
-    monkeypatch.setattr("lstm_research.training.loop.save_weights", crashing(loop.save_weights))
+    monkeypatch.setattr("lstm_research.training.run.save_weights", crashing(one_run.save_weights))
     crashes = 0
     while True:
         events[0] = 0
@@ -306,7 +306,7 @@ def test_early_stopping_also_when_killed_after_the_decision(tmp_path: Path, monk
     def crash(*args: Any) -> None:
         raise CrashError
 
-    monkeypatch.setattr("lstm_research.training.loop._Run._finish", crash)
+    monkeypatch.setattr("lstm_research.training.run.Run._finish", crash)
     with pytest.raises(CrashError):
         run(experiment, tmp_path / "b")
     monkeypatch.undo()

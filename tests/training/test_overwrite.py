@@ -10,7 +10,7 @@ import jax
 import pytest
 from fake_task import FakeExperiment, make_experiment
 
-from lstm_research.training import loop
+from lstm_research.training import run as one_run
 from lstm_research.training.loop import run
 from lstm_research.training.metrics import read_metrics
 from lstm_research.training.weights import load_weights
@@ -108,16 +108,16 @@ def test_a_resumed_run_keeps_one_state(tmp_path: Path) -> None:
 def test_results_that_wait_for_the_host_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = {}
     for bound in (3, 1000):
-        monkeypatch.setattr(loop, "_MOST_PENDING", bound)
+        monkeypatch.setattr(one_run, "_MOST_PENDING", bound)
         waiting: list[int] = []
-        fetch = loop._Run._fetch
+        fetch = one_run.Run._fetch
 
         def counted(self: Any, waiting: list[int] = waiting, fetch: Any = fetch) -> None:
             waiting.append(len(self._pending))
             fetch(self)
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop._Run, "_fetch", counted)
+            patch.setattr(one_run.Run, "_fetch", counted)
             assert run(make_experiment(num_steps=20, log_every=20), tmp_path / str(bound)) == 0
         assert max(waiting) == min(bound, 10)
         lines[bound] = [
