@@ -10,6 +10,7 @@ from lstm_research.common.errors import UserError, unknown
 COMMANDS = {
     "data": "list, prepare and show datasets",
     "train": "train a model from a config, or go on with a run",
+    "sweep": "train many trials of a config, chosen by a sweep file",
     "evaluate": "evaluate a run on a split",
     "predict": "let a run predict: text, labels, translations, transcripts, forecasts",
     "report": "write a page about a run, or one that compares several",
