@@ -11,7 +11,6 @@ from lstm_research.common.errors import UserError, unknown
 from lstm_research.sweeps.points import Point, plain_value
 from lstm_research.sweeps.space import Parameter, corners, grid
 from lstm_research.sweeps.sweep_file import SweepFile
-from lstm_research.training.experiment import make_parts
 from lstm_research.training.files import write_atomically
 from lstm_research.training.workdir import config_differences
 
@@ -242,6 +241,9 @@ def _check_point(definition: SweepDefinition, point: Point, configure: Configure
 
 def _judge(config: Any) -> tuple[str, str]:
     """Returns the metric that a config's run is judged by and its direction, having checked the config."""
+    # Imported here, not above: who reads a sweep must not wait for all models.
+    from lstm_research.training.experiment import make_parts
+
     training, _, task = make_parts(config)
     return training.metric, "maximize" if training.metric in task.higher_is_better else "minimize"
 

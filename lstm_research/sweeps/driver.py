@@ -5,48 +5,17 @@ It works on any launcher. What it must survive is its own end at any moment: all
 """
 
 import time
-from collections.abc import Sequence
-from typing import Protocol
 
 from lstm_research.common.errors import UserError
 from lstm_research.sweeps.definition import SweepDefinition
 from lstm_research.sweeps.display import Display
+from lstm_research.sweeps.launcher import Job, Launcher
 from lstm_research.sweeps.results import read_sweep
 from lstm_research.sweeps.study import Study
 from lstm_research.sweeps.trial import FAILED, PRUNING, RUNNING, WAITING, Trial
 from lstm_research.training.stopping import StopSignals
 
 DONE, NOTHING_FINISHED, INTERRUPTED, PREEMPTED = 0, 1, 130, 143
-
-
-class Job(Protocol):
-    """What runs a trial."""
-
-    def has_ended(self) -> bool:
-        """Whether it is over."""
-
-    @property
-    def code(self) -> int | None:
-        """Exit code of the trial's command once it is over, below 0 for a signal; None if nobody knows it."""
-
-    def stop(self) -> bool:
-        """Asks it to save and to end; returns False if this process cannot ask it. Asking again changes nothing."""
-
-
-class Launcher(Protocol):
-    """Where trials run.
-
-    Attributes:
-      slots: how many trials run at a time.
-    """
-
-    slots: int
-
-    def start(self, trials: Sequence[Trial]) -> Sequence[Job]:
-        """Starts the commands of trials; whatever it sets in `Trial.job` is recorded."""
-
-    def adopt(self, trial: Trial) -> Job | None:
-        """Returns the job of a trial that a former driver started, if it still runs."""
 
 
 class Driver:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from lstm_research.common.errors import UserError
 from lstm_research.sweeps.definition import SweepDefinition
 from lstm_research.sweeps.driver import Driver
+from lstm_research.sweeps.launcher import Launcher
 from lstm_research.sweeps.process import TrialProcess
 from lstm_research.sweeps.study import Study
 from lstm_research.sweeps.trial import Trial
@@ -50,7 +51,7 @@ class LocalEngine:
             return Driver(sweep, study, launcher, max_restarts=self._max_restarts).run()
 
 
-class ProcessLauncher:
+class ProcessLauncher(Launcher):
     """Starts processes of this machine.
 
     Args:
@@ -80,7 +81,7 @@ class ProcessLauncher:
         place = free[0] if free else trial.number % self.slots
         command = self._sweep.train_command(trial.overrides, trial.workdir)
         # The driver starts only what has no process, or one that is just ending.
-        process = TrialProcess.start(trial, command, self._environments[place], wait_seconds=10)
+        process = TrialProcess.start(trial, command, self._environments[place], wait_seconds=10.0)
         if process is None:
             raise UserError(f"a process of trial {trial.number} runs beside this sweep; see {trial.workdir}/.process")
         trial.job = str(place)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lstm_research.sweeps.launcher import Job
 from lstm_research.sweeps.trial import Trial
 
 UNKNOWN = None
@@ -22,7 +23,7 @@ UNKNOWN = None
 _START = 'echo "$$ $0" > "$1"; shift; exec "$@"'
 
 
-class TrialProcess:
+class TrialProcess(Job):
     """A running process of a trial.
 
     Args:
