@@ -198,7 +198,7 @@ def define_sweep(
         points = grid(file.space) if name == "grid" else None
         if name == "grid" and num_trials is not None:
             raise UserError("--num_trials is for --sampler=tpe and random; a grid is run whole")
-    budget = len(points) if points is not None else num_trials or file.num_trials
+    budget = len(points) if points is not None else file.num_trials if num_trials is None else num_trials
     if budget is None or budget < 1:
         raise UserError("say how many trials to run: NUM_TRIALS in the sweep file, or --num_trials, at least 1")
     overrides = tuple(overrides)

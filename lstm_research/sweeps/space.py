@@ -65,11 +65,11 @@ class Parameter:
 class Space:
     """What `get_space` is called with: each method returns a parameter, `conditional` a list of them."""
 
-    def uniform(self, key: str, low: float, high: float) -> Parameter:
+    def uniform(self, key: str, low: float | int, high: float | int) -> Parameter:
         """Returns a number from a range, its ends included."""
         return _number(key, "float", low, high, log=False)
 
-    def log_uniform(self, key: str, low: float, high: float) -> Parameter:
+    def log_uniform(self, key: str, low: float | int, high: float | int) -> Parameter:
         """Returns a positive number from a range, uniform in its logarithm."""
         return _number(key, "float", low, high, log=True)
 

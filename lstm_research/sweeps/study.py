@@ -60,11 +60,12 @@ class Study:
                 stack.callback(_lock(sweep.folder / ".driver.lock", self._driven_elsewhere()).release)
             self._asking = filelock.FileLock(sweep.folder / ".ask.lock", thread_local=False)
             stack.enter_context(self._asking)
+            storage = self._open_storage()
             sweep.write()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._study = optuna.create_study(
-                    storage=self._open_storage(),
+                    storage=storage,
                     study_name=STUDY if self._url is None else f"{STUDY}:{sweep.folder.resolve()}",
                     direction=optuna.study.StudyDirection[sweep.direction.upper()],
                     sampler=_Sampler(sweep),

@@ -35,6 +35,11 @@ def test_values_of_numpy_and_lists_become_what_a_config_holds() -> None:
     assert [type(point["a"]) for point in points] == [float, float, int, tuple]
 
 
+# A sweep file is called as by a user, whose calls nobody checks but the functions themselves.
+as_in_production = pytest.mark.usefixtures("unchecked_shapes")
+
+
+@as_in_production
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -53,6 +58,7 @@ def test_mistakes_in_points_name_file_and_line(text: str, message: str, tmp_path
         write(tmp_path, f"def get_hyper(hyper):\n    return {text}\n")
 
 
+@as_in_production
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -98,7 +104,7 @@ def test_mistakes_around_the_function(text: str, message: str, tmp_path: Path) -
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot read the sweep file .*none.py: No such file"):
+    with pytest.raises(UserError, match=r"cannot read the sweep file .*none.py: No such file"):
         read_sweep_file(tmp_path / "none.py")
 
 
