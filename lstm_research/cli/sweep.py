@@ -14,7 +14,18 @@ from absl import flags
 from lstm_research.cli.config_flag import define_config_flag, overrides, parse_config, read_config
 from lstm_research.common.errors import UserError
 
-_ENGINE_FLAGS = ("workers", "max_restarts", "devices_per_trial", "storage")
+_ENGINE_FLAGS = (
+    "workers",
+    "max_restarts",
+    "cpus_per_trial",
+    "devices_per_trial",
+    "storage",
+    "address",
+    "slurm_partition",
+    "slurm_time",
+    "slurm_gpus",
+    "slurm_array_parallelism",
+)
 
 
 def define_flags() -> None:
@@ -28,12 +39,24 @@ def define_flags() -> None:
     flags.DEFINE_string("pruner", "none", "Whether bad trials are stopped early: none, asha, hyperband or median.")
     flags.DEFINE_integer("seed", 0, "Seed of the sampler.")
     flags.DEFINE_integer("num_trials", None, "How many trials of a space; NUM_TRIALS of the sweep file if left out.")
-    flags.DEFINE_integer("workers", None, "Trials at a time.")
-    flags.DEFINE_integer("max_restarts", None, "How often a trial that died goes on without having got any further.")
-    flags.DEFINE_integer("devices_per_trial", None, "GPUs of each trial; 1 where there are GPUs and nothing is said.")
-    flags.DEFINE_string(
-        "storage", None, "URL of a database for Optuna, which several of these commands may share; a file if left out."
+    flags.DEFINE_integer("workers", None, "local, ray: trials at a time; 1 (local) or all there is room for (ray).")
+    flags.DEFINE_integer(
+        "max_restarts", None, "How often a trial that died goes on without having got any further; 10 if left out."
     )
+    flags.DEFINE_integer("cpus_per_trial", None, "ray, slurm: CPUs that each trial reserves, 1 if left out.")
+    flags.DEFINE_integer(
+        "devices_per_trial",
+        None,
+        "local, ray: GPUs of each trial; left out, 1 where there are any (local), none (ray).",
+    )
+    flags.DEFINE_string(
+        "storage", None, "local: URL of a database, which several of these commands may share; a file if left out."
+    )
+    flags.DEFINE_string("address", None, "ray: address of the cluster, or auto; one is started here if left out.")
+    flags.DEFINE_string("slurm_partition", None, "slurm: the partition.")
+    flags.DEFINE_integer("slurm_time", None, "slurm: minutes until a job saves and is queued again, 60 if left out.")
+    flags.DEFINE_integer("slurm_gpus", None, "slurm: GPUs of each trial, none if left out.")
+    flags.DEFINE_integer("slurm_array_parallelism", None, "slurm: trials at a time, 16 if left out.")
 
 
 def main(argv: list[str]) -> int:

@@ -10,6 +10,8 @@ from lstm_research.common.errors import UserError, unknown
 
 ENGINES = {
     "local": "lstm_research.sweeps.local:LocalEngine",
+    "ray": "lstm_research.sweeps.ray_cluster:RayEngine",
+    "slurm": "lstm_research.sweeps.slurm:SlurmEngine",
 }
 """Where each engine is: a class whose keyword arguments are its flags, with `run(sweep) -> exit code`. Its attribute
 `trains_here` says whether it trains in the process of the command, which then leaves the devices to it."""

@@ -43,7 +43,6 @@ class TrialProcess(Job):
         command: Sequence[str],
         environment: Mapping[str, str] | None = None,
         *,
-        own_session: bool = True,
         cwd: Path | None = None,
         wait_seconds: float = 0.0,
     ) -> "TrialProcess | None":
@@ -52,8 +51,7 @@ class TrialProcess(Job):
         Args:
           trial: whose command it is.
           command: the program and its arguments.
-          environment: variables besides those of this process.
-          own_session: whether Ctrl-C in this terminal passes it by.
+          environment: variables beside those of this process.
           cwd: where it runs; None is here.
           wait_seconds: how long to wait for an older process of the trial.
 
@@ -77,7 +75,7 @@ class TrialProcess(Job):
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    start_new_session=own_session,
+                    start_new_session=True,  # Ctrl-C in this terminal passes it by
                     pass_fds=(descriptor,),
                     env={**os.environ, **(environment or {})},
                     cwd=cwd,
