@@ -137,6 +137,7 @@ class _RayJob(Job):
     def __init__(self, trial: Trial, task: Any):
         self._trial = trial
         self._task = task
+        self._asked = False
 
     def has_ended(self) -> bool:
         return bool(ray.wait([self._task], timeout=0)[0])
@@ -149,6 +150,9 @@ class _RayJob(Job):
             return None
 
     def stop(self) -> bool:
+        if self._asked:
+            return True
+        self._asked = True
         stop_file(self._trial.workdir).touch()
         if not is_alive(self._trial.workdir):  # it may be waiting for a place, for as long as there is none
             ray.cancel(self._task)

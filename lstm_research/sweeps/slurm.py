@@ -160,6 +160,7 @@ class _SlurmJob(Job):
     def __init__(self, trial: Trial, job: Any):
         self._trial = trial
         self._job = job
+        self._asked = False
 
     def has_ended(self) -> bool:
         return bool(self._job.done())
@@ -172,6 +173,9 @@ class _SlurmJob(Job):
             return None
 
     def stop(self) -> bool:
+        if self._asked:
+            return True
+        self._asked = True
         stop_file(self._trial.workdir).touch()
         if not is_alive(self._trial.workdir):  # it is still in the queue
             self._job.cancel(check=False)

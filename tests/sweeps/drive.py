@@ -42,6 +42,12 @@ def fake_sweep(folder: Path, **options: Any) -> SweepDefinition:
     )
 
 
+def count(folder: Path, name: str) -> list[int]:
+    """Returns how many lines a file has in each trial's folder."""
+    files = [trial / name for trial in sorted((folder / "trials").iterdir())]
+    return [len(file.read_text().splitlines()) if file.exists() else 0 for file in files]
+
+
 def drive(sweep: SweepDefinition, workers: int = 2, max_restarts: int = 10) -> int:
     """Runs a sweep; returns the exit code."""
     with Study(sweep) as study:

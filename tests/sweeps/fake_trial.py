@@ -32,6 +32,9 @@ def main() -> int:
     workdir, x = Path(values["workdir"]), float(values.get("config.x", 0.0))
     steps, delay = int(values.get("config.steps", 5)), float(values.get("config.delay", 0.01))
     mode = values.get("config.mode", "train")
+    status_file = workdir / "status.json"
+    if status_file.exists() and json.loads(status_file.read_text())["state"] == "finished":
+        return 0
     append(workdir / "starts.txt", str(os.getpid()))
     if mode == "refuse":
         print("lstm-research: error: no such data", file=sys.stderr)
@@ -52,7 +55,7 @@ def main() -> int:
     replace(metrics, "".join(f"{line}\n" for line in kept if json.loads(line)["step"] <= state["step"]))
 
     def status(name: str) -> None:
-        replace(workdir / "status.json", json.dumps({"state": name, "config_digest": "", **state}))
+        replace(status_file, json.dumps({"state": name, "config_digest": "", **state}))
 
     status("running")
     while state["step"] < steps:

@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 import pytest
-from drive import drive, fake_sweep
+from drive import count, drive, fake_sweep
 
 from lstm_research.common.errors import UserError
 from lstm_research.sweeps import driver, study
@@ -25,12 +25,6 @@ from lstm_research.sweeps.process import TrialProcess, is_alive
 from lstm_research.sweeps.results import read_sweep
 from lstm_research.sweeps.study import Study
 from lstm_research.sweeps.trial import Trial
-
-
-def count(folder: Path, name: str) -> list[int]:
-    """Returns how many lines a file has in each trial's folder."""
-    files = [trial / name for trial in sorted((folder / "trials").iterdir())]
-    return [len(file.read_text().splitlines()) if file.exists() else 0 for file in files]
 
 
 def told(folder: Path) -> list[optuna.trial.FrozenTrial]:
