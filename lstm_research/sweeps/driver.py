@@ -15,6 +15,9 @@ from lstm_research.sweeps.study import Study
 from lstm_research.sweeps.trial import FAILED, PRUNING, RUNNING, WAITING, Trial
 from lstm_research.training.stopping import StopSignals
 
+# How often a driver with nothing to ask for looks for trials of others that have died.
+LOOK_AROUND_SECONDS = 10.0
+
 DONE, NOTHING_FINISHED, INTERRUPTED, PREEMPTED = 0, 1, 130, 143
 
 
@@ -73,7 +76,8 @@ class Driver:
         return not self._running and not self._waiting and not self._refused and self._study.is_complete()
 
     def _take_over(self) -> None:
-        """Cares for the trials that a former driver left."""
+        """Cares for the trials that another driver left when it died."""
+        self._looked_around = time.monotonic()
         for trial in self._study.unfinished():
             job = self._launcher.adopt(trial) if trial.state != WAITING else None
             if job is not None:
@@ -90,6 +94,8 @@ class Driver:
         while len(self._running) + len(self._refused) + len(batch) < self._launcher.slots:
             trial = self._waiting.pop(0) if self._waiting else self._study.ask()
             if trial is None:
+                if time.monotonic() - self._looked_around > LOOK_AROUND_SECONDS:
+                    self._take_over()
                 break
             batch.append(trial)
         if not batch:

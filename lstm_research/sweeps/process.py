@@ -4,6 +4,7 @@ A lock file is open in the process itself from its first moment to its last, so 
 whatever happened to the parent: no number is written too late, and none is mistaken for another process's.
 """
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -113,7 +114,8 @@ class TrialProcess(Job):
             if len(words) == 2:
                 if words[1] != socket.gethostname():
                     return False
-                os.kill(int(words[0]), signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(int(words[0]), signal.SIGTERM)
                 break
             time.sleep(0.01)  # it has only just been started
         self._asked = True

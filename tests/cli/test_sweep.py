@@ -2,12 +2,16 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
 from cli.conftest import Command
 
+from lstm_research.cli.config_flag import parse_config
+from lstm_research.sweeps.definition import define_sweep
 from lstm_research.sweeps.results import read_sweep
+from lstm_research.sweeps.sweep_file import read_sweep_file
 from lstm_research.training.metrics import read_metrics
 
 SWEEP = ("sweep", "--config=recipe.py", "--sweep=sweep.py", "--workdir=sweeps/new")
@@ -136,3 +140,19 @@ def test_a_sweep_trains_its_trials_and_its_best_can_be_trained(command: Command,
     (project / "sweep.py").write_text(SPACE)
     other = command(*arguments)
     assert "holds another sweep (points, space, sampler: points -> tpe" in other.err
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # how ml_collections loads a recipe
+def test_the_sweep_files_of_the_tour_fit_their_recipe(project: Path) -> None:
+    root = Path(__file__).parents[2]
+    recipe = root / "configs" / "synthetic.py"
+    text = (root / "docs" / "sweeps.md").read_text("utf-8")
+    numbers = []
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        (project / "sweep.py").write_text(block)
+        file = read_sweep_file(Path("sweep.py"))
+        sweep = define_sweep(
+            file, parse_config, folder=Path("new"), recipe=str(recipe), recipe_text=recipe.read_text("utf-8")
+        )
+        numbers.append(sweep.num_trials)
+    assert numbers == [18, 40]

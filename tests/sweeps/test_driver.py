@@ -220,6 +220,28 @@ def test_several_drivers_share_a_database_and_double_nothing(tmp_path: Path) -> 
         assert heir.unfinished() == []
 
 
+def test_a_driver_takes_over_what_another_one_left_while_it_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, url = fake_sweep(tmp_path / "sweep"), f"sqlite:///{tmp_path / 'study.db'}"
+    other = Study(sweep, url)
+    other.__enter__()
+    assert other.ask() is not None
+    real, left = ProcessLauncher.start, []
+
+    def start(self: ProcessLauncher, trials: Any) -> Any:
+        if not left:
+            left.append(other.__exit__(None, None, None))
+        return real(self, trials)
+
+    monkeypatch.setattr(ProcessLauncher, "start", start)
+    monkeypatch.setattr(driver, "LOOK_AROUND_SECONDS", 0.05)
+    with Study(sweep, url) as study:
+        assert driver.Driver(sweep, study, ProcessLauncher(sweep, [{}]), poll_seconds=0.01).run() == 0
+    assert [trial.state for trial in read_sweep(tmp_path / "sweep").trials] == ["finished"] * 3
+    assert count(tmp_path / "sweep", "starts.txt") == [1] * 3
+
+
 def test_trials_end_as_their_commands_do(tmp_path: Path) -> None:
     modes = ["train", "diverge", "crash", "die", "refuse"]
     sweep = fake_sweep(tmp_path / "sweep", points=[{"x": 0.0, "mode": mode} for mode in modes])
