@@ -48,16 +48,22 @@ def read_sweep(folder: Path) -> Sweep:
 def write_results(definition: SweepDefinition) -> None:
     """Renews `sweep.csv`, and `best/` once a trial is finished."""
     sweep = _read_trials(definition)
-    write_atomically(definition.folder / "sweep.csv", _csv(sweep))
+    _replace(definition.folder / "sweep.csv", _csv(sweep))
     best = sweep.best
     if best is None:
         return
     config = read_workdir(best.workdir)[1].to_dict()
     command = definition.train_command(best.overrides, definition.folder / "best" / "run")
     folder = definition.folder / "best"
-    write_atomically(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
-    write_atomically(folder / "config.py", _recipe(definition, best, config))
-    write_atomically(folder / "command.txt", shlex.join(["python", *command[1:]]) + "\n")
+    _replace(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+    _replace(folder / "config.py", _recipe(definition, best, config))
+    _replace(folder / "command.txt", shlex.join(["python", *command[1:]]) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file that has changed; most trials are not the best, and each write waits for the disk."""
+    if not path.exists() or path.read_text() != text:
+        write_atomically(path, text)
 
 
 def _read_trials(definition: SweepDefinition) -> Sweep:

@@ -121,7 +121,7 @@ class Study:
         new = {step: value for step, value in trial.validations(self._sweep.metric).items() if step not in known}
         for step, value in sorted(new.items()):
             running.report(value, step)
-        return bool(new) and running.should_prune()
+        return bool(new) and bool(running.should_prune())
 
     def tell(self, trial: Trial) -> None:
         """Ends a trial: records its result, tells Optuna, and renews the table of results.
