@@ -10,7 +10,7 @@ from rich.text import Text
 
 from lstm_research.sweeps.definition import SweepDefinition
 from lstm_research.sweeps.results import Sweep, read_sweep
-from lstm_research.sweeps.trial import FAILED, FINISHED, Trial, describe
+from lstm_research.sweeps.trial import FINISHED, Trial, describe, show
 
 
 class Display:
@@ -23,7 +23,7 @@ class Display:
 
     def __init__(self, sweep: SweepDefinition, console: Console | None = None):
         self._sweep = sweep
-        self._console = console or Console(soft_wrap=True)
+        self._console = console or _console()
         self._best: Trial | None = None
         self._over = 0
         self._seen: dict[int, _Course] = {}
@@ -114,19 +114,18 @@ class _Course:
 
 def show_results(sweep: Sweep, console: Console | None = None) -> None:
     """Shows a table of a sweep's trials, the best of them first, and how to train the best."""
-    console = console or Console(soft_wrap=True)
+    console = console or _console()
     definition = sweep.definition
     sign = -1 if definition.direction == "maximize" else 1
-    table = _table("trial", "state", definition.metric, "step", "seconds", "overrides")
+    table = _table("trial", "state", definition.metric, "step", "seconds", *_short_names(definition.keys), "")
     ranked = sorted(
         sweep.trials, key=lambda t: (t.state != FINISHED, t.value is None, sign * (t.value or 0.0), t.number)
     )
     for trial in ranked:
         value = "" if trial.value is None else f"{trial.value:.4f}"
         seconds = "" if trial.seconds is None else f"{trial.seconds:.1f}"
-        step = str(trial.best_step or "")
-        note = f"  ({trial.reason})" if trial.state == FAILED else ""
-        table.add_row(str(trial.number), trial.state, value, step, seconds, describe(trial.overrides) + note)
+        swept = [show(trial.overrides[key]) if key in trial.overrides else "" for key in definition.keys]
+        table.add_row(str(trial.number), trial.state, value, str(trial.best_step or ""), seconds, *swept, trial.reason)
     console.print(table)
     over = sum(trial.is_over for trial in sweep.trials)
     console.print(Text(f"{over} of {definition.num_trials} trials over; all of them in {definition.folder}/sweep.csv"))
@@ -138,5 +137,17 @@ def show_results(sweep: Sweep, console: Console | None = None) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold" if column == "overrides" else "ellipsis")
+        table.add_column(column, overflow="fold")
     return table
+
+
+def _short_names(keys: Sequence[str]) -> list[str]:
+    """Returns the last parts of keys, and a whole key where others end like it."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
+
+
+def _console() -> Console:
+    console = Console(soft_wrap=True)
+    # A file has no width that a table must fit.
+    return console if console.is_terminal else Console(soft_wrap=True, width=1000)

@@ -67,8 +67,9 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _read_trials(definition: SweepDefinition) -> Sweep:
-    records = sorted((definition.folder / "trials").glob("*/trial.json"), key=lambda path: int(path.parent.name))
-    trials = [Trial.read(path.parent) for path in records]
+    records = (definition.folder / "trials").glob("*/trial.json")
+    folders = sorted((path.parent for path in records if path.parent.name.isdigit()), key=lambda path: int(path.name))
+    trials = [Trial.read(folder) for folder in folders]
     for trial in trials:
         if not trial.is_over:
             trial.collect()

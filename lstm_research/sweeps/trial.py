@@ -155,5 +155,10 @@ class Trial:
 
 
 def describe(overrides: Mapping[str, Any]) -> str:
-    """Returns overrides as they are shown: `key=value key=value`, numbers short."""
-    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in overrides.items())
+    """Returns overrides as they are shown: `key=value key=value`."""
+    return " ".join(f"{key}={show(value)}" for key, value in overrides.items())
+
+
+def show(value: Any) -> str:
+    """Returns a value as it is shown, a number short."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -48,12 +48,14 @@ def count(folder: Path, name: str) -> list[int]:
     return [len(file.read_text().splitlines()) if file.exists() else 0 for file in files]
 
 
-def drive(sweep: SweepDefinition, workers: int = 2, max_restarts: int = 10) -> int:
+def drive(sweep: SweepDefinition, workers: int = 2, max_restarts: int = 10, storage: str | None = None) -> int:
     """Runs a sweep; returns the exit code."""
-    with Study(sweep) as study:
+    with Study(sweep, storage) as study:
         launcher = ProcessLauncher(sweep, [{}] * workers)
         return Driver(sweep, study, launcher, max_restarts=max_restarts, poll_seconds=0.01).run()
 
 
 if __name__ == "__main__":
-    sys.exit(drive(fake_sweep(Path(sys.argv[1]), **json.loads(sys.argv[2]))))
+    chosen = json.loads(sys.argv[2])
+    database = chosen.pop("storage", None)
+    sys.exit(drive(fake_sweep(Path(sys.argv[1]), **chosen), storage=database))

@@ -9,7 +9,7 @@ from drive import fake_sweep
 from rich.console import Console
 
 from lstm_research.common.errors import UserError
-from lstm_research.sweeps.display import Display
+from lstm_research.sweeps.display import Display, show_results
 from lstm_research.sweeps.results import read_sweep
 from lstm_research.sweeps.study import Study
 from lstm_research.sweeps.trial import Trial
@@ -41,6 +41,25 @@ def test_running_trials_and_ends(terminal: bool, tmp_path: Path) -> None:
     assert "trial 0 finished: loss 1.2500 at step 12, best so far  (1/2)" in text
     table = [line for line in text.splitlines() if "x=0" in line and "starts" not in line]
     assert any(line.split()[-5:] == ["waiting", "12", "4.0", "1.2500", "x=0"] for line in table) == terminal
+
+
+def test_the_table_of_results_has_the_best_first_and_tells_why_trials_failed(tmp_path: Path) -> None:
+    sweep = fake_sweep(tmp_path / "sweep", points=[{"a.x": 0.5}, {"a.x": None}, {"a.x": 0.25, "b.x": 1}])
+    with Study(sweep) as study:
+        trials = list(iter(study.ask, None))
+    for trial, (state, value, reason) in zip(
+        trials, [("pruned", 0.1, ""), ("failed", None, "no such data"), ("diverged", 0.2, "")], strict=True
+    ):
+        trial.state, trial.value, trial.reason = state, value, reason
+        trial.write()
+    out = io.StringIO()
+    show_results(read_sweep(sweep.folder), Console(file=out, width=200))
+    assert [line.split() for line in out.getvalue().splitlines()[:4]] == [
+        ["trial", "state", "loss", "step", "seconds", "a.x", "b.x"],
+        ["0", "pruned", "0.1000", "0.5"],
+        ["2", "diverged", "0.2000", "0.25", "1"],
+        ["1", "failed", "None", "no", "such", "data"],
+    ]
 
 
 def test_damaged_records_are_named(tmp_path: Path) -> None:

@@ -220,6 +220,22 @@ def test_several_drivers_share_a_database_and_double_nothing(tmp_path: Path) -> 
         assert heir.unfinished() == []
 
 
+@pytest.mark.whole
+def test_a_driver_of_two_is_killed_and_the_other_ends_the_sweep(
+    driver_process: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    folder, url = tmp_path / "sweep", f"sqlite:///{tmp_path / 'study.db'}"
+    options = {"num_trials": 12, "overrides": ["--config.delay=0.1"], "storage": url}
+    first = driver_process(folder, **options)
+    wait_until(lambda: (folder / "trials").exists())
+    second = driver_process(folder, **options)
+    wait_until(lambda: len(list(folder.glob("trials/*/trial.json"))) > 5)
+    first.kill()
+    assert second.wait(timeout=60) == 0
+    assert [trial.state for trial in read_sweep(folder).trials] == ["finished"] * 12
+    assert count(folder, "starts.txt") == [1] * 12
+
+
 def test_a_driver_takes_over_what_another_one_left_while_it_ran(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
