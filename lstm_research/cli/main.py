@@ -10,6 +10,7 @@ from lstm_research.common.errors import UserError, unknown
 COMMANDS = {
     "data": "list, prepare and show datasets",
     "train": "train a model from a config, or go on with a run",
+    "sweep": "train many trials of a config, chosen by a sweep file",
     "evaluate": "evaluate a run on a split",
     "predict": "let a run predict: text, labels, translations, transcripts, forecasts",
     "report": "write a page about a run, or one that compares several",
@@ -23,8 +24,9 @@ INTERRUPTED = 130
 def main() -> NoReturn:
     """Runs the command that `sys.argv` gives, and exits.
 
-    Exit codes: 0 done, 2 a mistake that the user can correct (one line on stderr), 1 a run that diverged or a fault of
-    this program (with a traceback), 143 a run that was told to stop and saved its state, 130 interrupted.
+    Exit codes: 0 done, 2 a mistake that the user can correct (one line on stderr), 1 a run that diverged, a sweep
+    of which no trial was finished, or a fault of this program (with a traceback), 143 a run or sweep that was told to
+    stop and saved its state, 130 interrupted.
     """
     try:
         code = _main(sys.argv[1:])

@@ -100,23 +100,8 @@ class Experiment:
         Raises:
           UserError: anything in the config that does not fit, named by its key.
         """
+        training, optimizer, task = make_parts(config, files)
         sections = check_sections(config)
-        training = make_training_options(sections["training"])
-        optimizer = build_optimizer(sections["optimizer"], training.num_steps)
-        task = build(
-            TASKS,
-            sections["task"],
-            where="task",
-            dataset=sections["dataset"],
-            vocabulary=sections["vocabulary"],
-            model=sections["model"],
-            files=files,
-        )
-        if task.batch_size % training.accumulation_steps:
-            raise UserError(
-                f"training.accumulation_steps = {training.accumulation_steps} does not divide task.batch_size = "
-                f"{task.batch_size}"
-            )
         source: Any = ()
         if files is None:
             source = read_source(training.init_from, sections["model"]) if training.init_from is not None else ()
@@ -149,6 +134,36 @@ class Experiment:
         """Yields the batches of step `start_step` and all after it; the next ones are made in the background."""
         batches = self.task.train_batches(self.seed)[start_step:]
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
+
+
+def make_parts(config: Any, files: Mapping[str, bytes] | None = None) -> tuple[TrainingOptions, Optimizer, Any]:
+    """Returns training options, optimizer and task of a config: all that can be checked without its data.
+
+    Args:
+      config: the whole config.
+      files: see `Experiment.from_config`.
+
+    Raises:
+      UserError: anything in the config that does not fit, named by its key.
+    """
+    sections = check_sections(config)
+    training = make_training_options(sections["training"])
+    optimizer = build_optimizer(sections["optimizer"], training.num_steps)
+    task = build(
+        TASKS,
+        sections["task"],
+        where="task",
+        dataset=sections["dataset"],
+        vocabulary=sections["vocabulary"],
+        model=sections["model"],
+        files=files,
+    )
+    if task.batch_size % training.accumulation_steps:
+        raise UserError(
+            f"training.accumulation_steps = {training.accumulation_steps} does not divide task.batch_size = "
+            f"{task.batch_size}"
+        )
+    return training, optimizer, task
 
 
 def read_source(path: str, model: Mapping[str, Any]) -> tuple[Params, dict[str, bytes]]:
