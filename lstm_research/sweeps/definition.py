@@ -128,6 +128,11 @@ class SweepDefinition:
                 "to go on"
             )
 
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Whether a folder is that of a sweep."""
+        return (folder / "sweep.json").exists()
+
     @classmethod
     def read(cls, folder: Path) -> "SweepDefinition":
         """Returns the sweep that a folder holds.
