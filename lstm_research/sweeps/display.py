@@ -59,7 +59,7 @@ class Display:
         self._over += 1
         text = f"trial {trial.number} {trial.state}"
         if trial.value is not None:
-            text += f": {self._sweep.metric} {trial.value:.4f} at step {trial.best_step}"
+            text += f": {self._sweep.metric} {show(trial.value)} at step {trial.best_step}"
         if trial.reason:
             text += f": {trial.reason}"
         if trial.state == FINISHED and trial.value is not None:
@@ -80,7 +80,7 @@ class Display:
             table.add_row(
                 str(trial.number), trial.state, str(course.step), course.speed, course.value, describe(trial.overrides)
             )
-        best = f"best: trial {self._best.number}, {self._best.value:.4f}" if self._best else "no trial finished yet"
+        best = f"best: trial {self._best.number}, {show(self._best.value)}" if self._best else "no trial finished yet"
         table.caption = f"{self._over} of {self._sweep.num_trials} trials over; {best}"
         self._live.update(table, refresh=True)
 
@@ -109,7 +109,7 @@ class _Course:
         if len(train) == 2 and train[1]["seconds"] > train[0]["seconds"]:
             self.speed = f"{(train[1]['step'] - train[0]['step']) / (train[1]['seconds'] - train[0]['seconds']):.1f}"
         values = [line[metric] for line in lines if line["split"] == "valid" and line.get(metric) is not None]
-        self.value = f"{values[-1]:.4f}" if values else ""
+        self.value = show(values[-1]) if values else ""
 
 
 def show_results(sweep: Sweep, console: Console | None = None) -> None:
@@ -122,7 +122,7 @@ def show_results(sweep: Sweep, console: Console | None = None) -> None:
         sweep.trials, key=lambda t: (t.state != FINISHED, t.value is None, sign * (t.value or 0.0), t.number)
     )
     for trial in ranked:
-        value = "" if trial.value is None else f"{trial.value:.4f}"
+        value = "" if trial.value is None else show(trial.value)
         seconds = "" if trial.seconds is None else f"{trial.seconds:.1f}"
         swept = [show(trial.overrides[key]) if key in trial.overrides else "" for key in definition.keys]
         table.add_row(str(trial.number), trial.state, value, str(trial.best_step or ""), seconds, *swept, trial.reason)

@@ -26,7 +26,7 @@ def course(trial: Trial, steps: int) -> None:
 def test_running_trials_and_ends(terminal: bool, tmp_path: Path) -> None:
     sweep = fake_sweep(tmp_path / "sweep", points=[{"x": 0.0}, {"x": 1.0}])
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=200, color_system=None)
+    console = Console(file=out, force_terminal=terminal, width=400, color_system=None)
     with Study(sweep) as study, Display(sweep, console) as display:
         trial = study.ask()
         assert trial is not None
@@ -38,9 +38,9 @@ def test_running_trials_and_ends(terminal: bool, tmp_path: Path) -> None:
     text = out.getvalue()
     assert "2 trials, minimize validation loss" in text
     assert "trial 0 starts: x=0" in text
-    assert "trial 0 finished: loss 1.2500 at step 12, best so far  (1/2)" in text
+    assert "trial 0 finished: loss 1.25 at step 12, best so far  (1/2)" in text
     table = [line for line in text.splitlines() if "x=0" in line and "starts" not in line]
-    assert any(line.split()[-5:] == ["waiting", "12", "4.0", "1.2500", "x=0"] for line in table) == terminal
+    assert any(line.split()[-5:] == ["waiting", "12", "4.0", "1.25", "x=0"] for line in table) == terminal
 
 
 def test_the_table_of_results_has_the_best_first_and_tells_why_trials_failed(tmp_path: Path) -> None:
@@ -56,8 +56,8 @@ def test_the_table_of_results_has_the_best_first_and_tells_why_trials_failed(tmp
     show_results(read_sweep(sweep.folder), Console(file=out, width=200))
     assert [line.split() for line in out.getvalue().splitlines()[:4]] == [
         ["trial", "state", "loss", "step", "seconds", "a.x", "b.x"],
-        ["0", "pruned", "0.1000", "0.5"],
-        ["2", "diverged", "0.2000", "0.25", "1"],
+        ["0", "pruned", "0.1", "0.5"],
+        ["2", "diverged", "0.2", "0.25", "1"],
         ["1", "failed", "None", "no", "such", "data"],
     ]
 
