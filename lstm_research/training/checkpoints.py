@@ -24,6 +24,7 @@ from jaxtyping import PyTree
 from lstm_research.common.errors import UserError
 from lstm_research.training.files import sync_folder
 from lstm_research.training.metrics import DivergedError
+from lstm_research.training.parallel import place_like
 from lstm_research.training.weights import content_digest, describe, fill, mismatch, named_leaves
 
 Host = dict[str, Any]
@@ -250,8 +251,7 @@ def _like(array: np.ndarray, leaf: Any) -> Any:
         like = jax.random.wrap_key_data(jnp.array(array), impl=jax.random.key_impl(leaf))
     else:
         like = jnp.array(array, dtype=leaf.dtype, copy=True)
-    # An array bound to its devices where the template's was free would make the training step compile again.
-    return jax.device_put(like, leaf.sharding) if leaf.committed else like
+    return place_like(like, leaf)
 
 
 def _empty(described: str) -> np.ndarray:

@@ -60,10 +60,11 @@ def run(
     if status.get("state") == "finished" and status.get("config_digest") == digest:
         print(f"the run in {workdir} is finished at step {status['step']}", flush=True)
         return FINISHED
+    experiment.parallel.check(experiment.task.batch_size, experiment.training.accumulation_steps)
     setup = _Setup(overwrite_config, config_source, command_line() if argv is None else list(argv))
     with StopSignals() as signals:
         shapes = jax.eval_shape(experiment.init_state)
-        evaluator = Evaluator(experiment.task)
+        evaluator = Evaluator(experiment.task, experiment.parallel)
         _check_metric(experiment, evaluator, shapes.params)
         _check_disk(experiment, workdir, shapes)
         with contextlib.ExitStack() as stack:
@@ -91,7 +92,7 @@ def _run_locked(
     checkpoints = Checkpoints(workdir.checkpoints, experiment.training.keep_checkpoints, notes.append)
     stack.callback(checkpoints.close)
     # First what can fail without a trace, then what writes.
-    state = experiment.init_state()
+    state = experiment.parallel.place_state(experiment.init_state())
     restored = checkpoints.restore_latest(state)
     notes += workdir.initialize(experiment.config, experiment.task.files(), **asdict(setup))
     step, record, resumed = 0, Record(), restored is not None
@@ -122,7 +123,8 @@ def _drive(experiment: Any, run: Run, slot: Slot, updates: Generator[None, Any, 
             try:
                 if batches is None:
                     batches = iter(experiment.train_iterator(run.step))
-                slot.state, metrics = experiment.train_step(slot.state, next(batches))
+                batch = experiment.parallel.place_batch(next(batches))
+                slot.state, metrics = experiment.train_step(slot.state, batch)
             except Exception as error:
                 updates.throw(error)
             updates.send(metrics)

@@ -21,6 +21,7 @@ from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.files import write_atomically
 from lstm_research.training.metrics import DivergedError, MetricsLog, MetricSums, TensorBoard
 from lstm_research.training.optimizers import set_learning_rate_scale
+from lstm_research.training.parallel import place_like
 from lstm_research.training.progress import RunProgress
 from lstm_research.training.step import TrainState
 from lstm_research.training.stopping import StopSignals
@@ -229,7 +230,7 @@ class Run:
         if patience is None or start is None or int(start) >= 0:
             return
         if len(history) > patience and value > min(history[:-patience]):
-            self._slot.state = self._slot.state._replace(average_start=jnp.int32(self.step))
+            self._slot.state = self._slot.state._replace(average_start=place_like(jnp.int32(self.step), start))
             self._progress.say(f"averaging the weights from step {self.step} on: no gain in {patience} validations")
         history.append(value)
 

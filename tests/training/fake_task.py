@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from lstm_research.tasks.task import Task
 from lstm_research.training.experiment import TrainingOptions
 from lstm_research.training.optimizers import Optimizer, make_optimizer
+from lstm_research.training.parallel import Parallel
 from lstm_research.training.step import TrainState, init_state, make_train_step
 
 B, T, D, H = 2, 5, 3, 4
@@ -98,6 +99,7 @@ class FakeExperiment:
     nan_batch: int | None = None
     delay: float = 0.0
     notes: tuple[str, ...] = ()
+    parallel: Parallel = Parallel()
 
     def init_state(self) -> TrainState:
         triggered = self.training.average_patience is not None
