@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 
 from lstm_research.training.metrics import MetricSums
 from lstm_research.training.parallel import Parallel
+from lstm_research.training.processes import same_on_all
 
 # Batches on their way before the host waits: enough to keep a device busy, few enough to stop soon when asked to.
 _IN_FLIGHT = 16
@@ -67,7 +68,7 @@ class Evaluator:
         _drain(pending, sums)
         metrics = self._task.metrics(sums.as_dict())
         scores = self._task.scores(self._parallel.on_one_device(params), split, should_stop)
-        return None if scores is None else metrics | scores
+        return None if scores is None else metrics | same_on_all(scores)
 
     def metric_names(self, params: PyTree, split: str) -> list[str]:
         """Returns the names of the metrics that `evaluate` gives, without computing any."""

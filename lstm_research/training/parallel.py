@@ -176,8 +176,8 @@ def model_spec(name: str, shape: tuple[int, ...], model_axis: int) -> PartitionS
     """Returns along which axis a parameter, and all that the optimiser keeps of it, is divided.
 
     A `*kernel` along its last axis, so that every device computes some of the gates or logits; a `*table` along its
-    first, so that every device keeps some of the symbols. Where `model_axis` does not divide that axis, along the other.
-    What is small, has one axis only, or is not divisible, is whole on every device.
+    first, so that every device keeps some of the symbols; where `model_axis` does not divide that axis, along the
+    other. What is small, has one axis only, or is not divisible, is whole on every device.
 
     Args:
       name: the last part of its name.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from jax.sharding import AxisType, NamedSharding
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -186,12 +187,8 @@ def what_does_not_fit_is_refused():
         (lambda: run(experiment, Path("new")), "parallel.model_axis"),
     ]
     for call, message in cases:
-        try:
+        with pytest.raises(UserError, match=message):
             call()
-        except UserError as error:
-            assert re.search(message, str(error)), error
-        else:
-            raise AssertionError(message)
     assert not Path("new").exists()
 
 

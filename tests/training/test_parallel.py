@@ -1,6 +1,5 @@
 """Training on several devices: the section `parallel`, and the checks that need a process with eight devices."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
