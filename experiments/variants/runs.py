@@ -24,9 +24,7 @@ def runs(task: str, config: str, overrides: tuple[str, ...], variants: dict[str,
 
 
 GROUPS: dict[str, list[Run]] = {
-    "language": runs(
-        "language", "quickstart.py", ("model.embedding_size=64", "model.num_params=350000"), CELLS
-    ),
+    "language": runs("language", "quickstart.py", ("model.embedding_size=64", "model.num_params=350000"), CELLS),
     "sentiment": runs(
         "sentiment",
         "sentiment.py:forward,last",
@@ -37,8 +35,7 @@ GROUPS: dict[str, list[Run]] = {
         "translation",
         "translation.py:no_attention",
         ("model.embedding_size=128", "model.num_params=1500000", "training.num_steps=1500", "training.eval_every=500"),
-        CELLS
-        | {"bidirectional": ("model.bidirectional_layers=1",), "attention": ("model.attention.name=general",)},
+        CELLS | {"bidirectional": ("model.bidirectional_layers=1",), "attention": ("model.attention.name=general",)},
     ),
     "speech": runs(
         "speech",

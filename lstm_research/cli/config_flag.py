@@ -13,7 +13,8 @@ from ml_collections import ConfigDict, config_flags
 
 from lstm_research.common.errors import UserError
 
-_NONE = re.compile(r"--?config\.([\w.]+)=None")
+# What the flag cannot read: None for a key that holds a number, and keys of a section that a recipe may leave out.
+_PUT_IN_LATER = re.compile(r"--?config\.([\w.]+)=(None)|--?config\.(parallel\.\w+)=(.*)")
 _OVERRIDE = re.compile(r"--?(no)?config\.")
 
 
@@ -44,7 +45,7 @@ def define_config_flag(flag_values: Any = flags.FLAGS, arguments: Sequence[str] 
         flag_values=flag_values,
         lock_config=False,  # keys that a recipe leaves out may be set; which exist is checked where they are used
         accept_new_attributes=True,
-        sys_argv=without_none(sys.argv if arguments is None else arguments),
+        sys_argv=for_the_flag(sys.argv if arguments is None else arguments),
     )
 
 
@@ -61,7 +62,7 @@ def parse_config(arguments: Sequence[str]) -> ConfigDict:
     values = flags.FlagValues()
     define_config_flag(values, command)
     try:
-        values(without_none(command))
+        values(for_the_flag(command))
     except Exception as error:
         raise UserError(explain(error, list(arguments))) from error
     return read_config(values, command)[0]
@@ -80,12 +81,9 @@ def overrides(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def without_none(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments without overrides by None, which the flag cannot read for a key that holds a number.
-
-    `read_config` puts them in.
-    """
-    return [argument for argument in arguments if not _NONE.fullmatch(argument)]
+def for_the_flag(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments without overrides that the flag cannot read; `read_config` puts them in."""
+    return [argument for argument in arguments if not _PUT_IN_LATER.fullmatch(argument)]
 
 
 def read_config(flag_values: Any = flags.FLAGS, arguments: Sequence[str] | None = None) -> tuple[ConfigDict, str]:
@@ -110,15 +108,17 @@ def read_config(flag_values: Any = flags.FLAGS, arguments: Sequence[str] | None 
         raise UserError(f"recipe {path}: {error.__cause__ or error}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config() of the recipe {path} returns a {type(config).__name__}, not a ConfigDict")
-    for match in filter(None, map(_NONE.fullmatch, sys.argv if arguments is None else arguments)):
-        *groups, key = match[1].split(".")
+    for match in filter(None, map(_PUT_IN_LATER.fullmatch, sys.argv if arguments is None else arguments)):
+        *groups, key = (match[1] or match[3]).split(".")
         section = config
+        if match[3] and "parallel" not in config:
+            config.parallel = ConfigDict()
         for name in groups:
             section = section.get(name)
             if not isinstance(section, ConfigDict):
-                raise UserError(f"unknown config key {match[1]}: the recipe {path} has no group {name}")
+                raise UserError(f"unknown config key {match[1] or match[3]}: the recipe {path} has no group {name}")
         with section.ignore_type():
-            section[key] = None
+            section[key] = _AnyValue().parse(match[2] or match[4])
     config.lock()
     return config, source
 

@@ -61,7 +61,7 @@ def run(command: str, arguments: list[str]) -> int:
     # Imported here, not above: the usage line must not cost the start of JAX.
     from absl import app, flags, logging
 
-    from lstm_research.cli.config_flag import explain, without_none
+    from lstm_research.cli.config_flag import explain, for_the_flag
 
     module = importlib.import_module(f"lstm_research.cli.{command}")
     of_libraries = set(flags.FLAGS)
@@ -77,7 +77,7 @@ def run(command: str, arguments: list[str]) -> int:
         # The libraries' own reports are for --verbosity=0 and up; while a recipe is read they only double ours.
         logging.set_verbosity(logging.ERROR)
         try:
-            rest = flags.FLAGS(without_none(argv))
+            rest = flags.FLAGS(for_the_flag(argv))
         except Exception as error:
             if "--debug" in argv:
                 raise

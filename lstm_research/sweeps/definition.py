@@ -249,7 +249,7 @@ def _judge(config: Any) -> tuple[str, str]:
     # Imported here, not above: who reads a sweep must not wait for all models.
     from lstm_research.training.experiment import make_parts
 
-    training, _, task = make_parts(config)
+    training, _, _, task = make_parts(config)
     return training.metric, "maximize" if training.metric in task.higher_is_better else "minimize"
 
 

@@ -16,6 +16,7 @@ from lstm_research.training.environment import command_line
 from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.files import out_of_room
 from lstm_research.training.metrics import TensorBoard
+from lstm_research.training.processes import is_first, on_first, stop_signals
 from lstm_research.training.progress import RunProgress
 from lstm_research.training.run import FINISHED, Record, Run, Slot
 from lstm_research.training.stopping import StopSignals
@@ -56,19 +57,26 @@ def run(
       UserError: the workdir or the disk cannot be used; the last good checkpoint is intact.
     """
     digest = config_digest(experiment.config)
-    status = check_workdir(workdir, experiment.config, overwrite_config=overwrite_config).read_status()
-    if status.get("state") == "finished" and status.get("config_digest") == digest:
-        print(f"the run in {workdir} is finished at step {status['step']}", flush=True)
+
+    def finished_step() -> tuple[int | None, PyTree]:
+        status = check_workdir(workdir, experiment.config, overwrite_config=overwrite_config).read_status()
+        finished = status.get("state") == "finished" and status.get("config_digest") == digest
+        return status["step"] if finished else None, ()
+
+    finished, _ = on_first(finished_step, ())
+    if finished is not None:
+        if is_first():
+            print(f"the run in {workdir} is finished at step {finished}", flush=True)
         return FINISHED
+    experiment.parallel.check(experiment.task.batch_size, experiment.training.accumulation_steps)
     setup = _Setup(overwrite_config, config_source, command_line() if argv is None else list(argv))
-    with StopSignals() as signals:
+    with stop_signals() as signals:
         shapes = jax.eval_shape(experiment.init_state)
-        evaluator = Evaluator(experiment.task)
+        evaluator = Evaluator(experiment.task, experiment.parallel)
         _check_metric(experiment, evaluator, shapes.params)
-        _check_disk(experiment, workdir, shapes)
         with contextlib.ExitStack() as stack:
             try:
-                return _run_locked(experiment, workdir, evaluator, signals, stack, digest, setup)
+                return _run_locked(experiment, workdir, evaluator, signals, stack, digest, setup, shapes)
             except Exception as error:
                 if is_out_of_room(error) and not isinstance(error, UserError):
                     raise out_of_room(workdir) from error
@@ -83,34 +91,43 @@ def _run_locked(
     stack: contextlib.ExitStack,
     digest: str,
     setup: _Setup,
+    shapes: PyTree,
 ) -> int:
     """Opens the folder, restores what it holds, and trains; `stack` closes what is opened."""
-    workdir, lock = open_workdir(path, experiment.config, overwrite_config=setup.overwrite_config)
-    stack.callback(lock.release)
+    workdir, options = Workdir(path), experiment.training
     notes: list[str] = []
-    checkpoints = Checkpoints(workdir.checkpoints, experiment.training.keep_checkpoints, notes.append)
+    checkpoints = Checkpoints(workdir.checkpoints, options.keep_checkpoints, notes.append, write=is_first())
     stack.callback(checkpoints.close)
-    # First what can fail without a trace, then what writes.
-    state = experiment.init_state()
-    restored = checkpoints.restore_latest(state)
-    notes += workdir.initialize(experiment.config, experiment.task.files(), **asdict(setup))
-    step, record, resumed = 0, Record(), restored is not None
-    if restored is not None:
+
+    def open_and_restore() -> tuple[tuple[int, dict[str, Any], bool], PyTree]:
+        _check_disk(experiment, path, shapes)
+        _, lock = open_workdir(path, experiment.config, overwrite_config=setup.overwrite_config)
+        stack.callback(lock.release)
+        # First what can fail without a trace, then what writes.
+        state = experiment.init_state()
+        restored = checkpoints.restore_latest(state)
+        notes.extend(workdir.initialize(experiment.config, experiment.task.files(), **asdict(setup)))
+        if restored is None:
+            notes.extend(experiment.notes)
+            return (0, asdict(Record()), False), state
         step, state, host = restored
         record = Record(**host)
-        notes += _forget_other_results(record, workdir, experiment.training.metric, digest)
-    else:
-        notes += experiment.notes
-    del restored  # the first step gives up its state, and no other name may keep the memory
-    tensorboard = TensorBoard(workdir.tensorboard, step if workdir.tensorboard.exists() else None)
-    stack.callback(tensorboard.close)
-    options = experiment.training
-    progress = stack.enter_context(RunProgress(options.num_steps, step, workdir.log, experiment.task.unit))
+        notes.extend(_forget_other_results(record, workdir, options.metric, digest))
+        return (step, asdict(record), True), state
+
+    (step, record, resumed), state = on_first(open_and_restore, shapes)
+    slot = Slot(experiment.parallel.place_state(state))
+    del state  # the first step gives it up, and no other name may keep the memory
+    tensorboard = None
+    if is_first():
+        tensorboard = TensorBoard(workdir.tensorboard, step if workdir.tensorboard.exists() else None)
+        stack.callback(tensorboard.close)
+    log = workdir.log if is_first() else None
+    progress = stack.enter_context(RunProgress(options.num_steps, step, log, experiment.task.unit))
     for note in notes:
         progress.say(note)
-    slot = Slot(state)
     one = Run(experiment, workdir, digest, evaluator, checkpoints, signals, tensorboard, progress, slot)
-    return _drive(experiment, one, slot, one.updates(step, record, restored=resumed))
+    return _drive(experiment, one, slot, one.updates(step, Record(**record), restored=resumed))
 
 
 def _drive(experiment: Any, run: Run, slot: Slot, updates: Generator[None, Any, int]) -> int:
@@ -122,7 +139,8 @@ def _drive(experiment: Any, run: Run, slot: Slot, updates: Generator[None, Any, 
             try:
                 if batches is None:
                     batches = iter(experiment.train_iterator(run.step))
-                slot.state, metrics = experiment.train_step(slot.state, next(batches))
+                batch = experiment.parallel.place_batch(next(batches))
+                slot.state, metrics = experiment.train_step(slot.state, batch)
             except Exception as error:
                 updates.throw(error)
             updates.send(metrics)
