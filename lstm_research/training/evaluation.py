@@ -13,6 +13,19 @@ from lstm_research.training.metrics import MetricSums
 _IN_FLIGHT = 16
 
 
+EvaluationStep = Callable[[PyTree, PyTree, PyTree], tuple[dict[str, tuple[Any, Any]], PyTree]]
+
+
+def make_evaluation_step(task: Any) -> EvaluationStep:
+    """Makes `step(params, batch, carry) -> (metrics, carry)`."""
+
+    def step(params: PyTree, batch: PyTree, carry: PyTree) -> tuple[dict[str, tuple[Any, Any]], PyTree]:
+        loss, weight, extras, carry = task.loss(params, batch, carry, None)
+        return {"loss": (loss, weight), **extras}, carry
+
+    return step
+
+
 class Evaluator:
     """Evaluates parameters; compiles once for all evaluations of a task with batches of one shape.
 
@@ -22,12 +35,7 @@ class Evaluator:
 
     def __init__(self, task: Any):
         self._task = task
-
-        def step(params: PyTree, batch: PyTree, carry: PyTree) -> tuple[dict[str, tuple[Any, Any]], PyTree]:
-            loss, weight, extras, carry = task.loss(params, batch, carry, None)
-            return {"loss": (loss, weight), **extras}, carry
-
-        self._step = jax.jit(step)
+        self._step = jax.jit(make_evaluation_step(task))
 
     def evaluate(
         self, params: PyTree, split: str, should_stop: Callable[[], bool] = lambda: False
@@ -55,7 +63,7 @@ class Evaluator:
                 return None
             batch = batches[index]
             if carry is None:
-                carry = self._task.initial_carry(params, _batch_size(batch))
+                carry = self._task.initial_carry(params, num_rows(batch))
             metrics, carry = self._step(params, batch, carry)
             pending.append(metrics)
             if len(pending) == _IN_FLIGHT:
@@ -70,7 +78,7 @@ class Evaluator:
         batch = self._task.eval_batches(split)[0]
 
         def step(params: PyTree) -> Mapping[str, tuple[Any, Any]]:
-            return self._step(params, batch, self._task.initial_carry(params, _batch_size(batch)))[0]
+            return self._step(params, batch, self._task.initial_carry(params, num_rows(batch)))[0]
 
         # Any sums will do; ones are no division by zero.
         sums = {name: (np.ones(total.shape), 1.0) for name, (total, _) in jax.eval_shape(step, params).items()}
@@ -83,5 +91,6 @@ def _drain(pending: list[dict[str, tuple[Any, Any]]], sums: MetricSums) -> None:
     pending.clear()
 
 
-def _batch_size(batch: Mapping[str, Any] | Sequence[Any]) -> int:
+def num_rows(batch: Mapping[str, Any] | Sequence[Any]) -> int:
+    """Returns the number of examples in a batch."""
     return int(jax.tree.leaves(batch)[0].shape[0])

@@ -1,13 +1,14 @@
 """The run: from a config and a folder to a finished, resumable, documented training."""
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 from jaxtyping import PyTree
+from rich.console import Console
 
 from lstm_research.common.disk import check_room, is_out_of_room
 from lstm_research.common.errors import UserError, unknown
@@ -17,15 +18,21 @@ from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.files import out_of_room
 from lstm_research.training.metrics import TensorBoard
 from lstm_research.training.progress import RunProgress
-from lstm_research.training.run import FINISHED, Record, Run, Slot
+from lstm_research.training.run import FINISHED, Evaluation, Record, Requests, Run, Slot
 from lstm_research.training.stopping import StopSignals
 from lstm_research.training.weights import load_weights
 from lstm_research.training.workdir import Workdir, check_workdir, config_digest, open_workdir
 
 
 @dataclass(frozen=True)
-class _Setup:
-    """What is kept of how a run was started."""
+class Start:
+    """How a run is started; kept in its workdir.
+
+    Attributes:
+      overwrite_config: go on with this config in a workdir that was made by another one.
+      config_source: text of the config file.
+      argv: the command line.
+    """
 
     overwrite_config: bool
     config_source: str | None
@@ -55,37 +62,74 @@ def run(
     Raises:
       UserError: the workdir or the disk cannot be used; the last good checkpoint is intact.
     """
-    digest = config_digest(experiment.config)
-    status = check_workdir(workdir, experiment.config, overwrite_config=overwrite_config).read_status()
-    if status.get("state") == "finished" and status.get("config_digest") == digest:
-        print(f"the run in {workdir} is finished at step {status['step']}", flush=True)
+    finished = finished_step(experiment.config, workdir, overwrite_config=overwrite_config)
+    if finished is not None:
+        print(f"the run in {workdir} is finished at step {finished}", flush=True)
         return FINISHED
-    setup = _Setup(overwrite_config, config_source, command_line() if argv is None else list(argv))
+    start = Start(overwrite_config, config_source, command_line() if argv is None else list(argv))
     with StopSignals() as signals:
-        shapes = jax.eval_shape(experiment.init_state)
         evaluator = Evaluator(experiment.task)
-        _check_metric(experiment, evaluator, shapes.params)
-        _check_disk(experiment, workdir, shapes)
-        with contextlib.ExitStack() as stack:
-            try:
-                return _run_locked(experiment, workdir, evaluator, signals, stack, digest, setup)
-            except Exception as error:
-                if is_out_of_room(error) and not isinstance(error, UserError):
-                    raise out_of_room(workdir) from error
-                raise
+        check_start(experiment, workdir, evaluator)
+        with contextlib.ExitStack() as stack, room_on_disk(workdir):
+            slot = Slot()
+            one, requests = open_run(experiment, workdir, slot, signals, stack, start)
+            return _drive(experiment, one, slot, requests, evaluator, signals)
 
 
-def _run_locked(
+def finished_step(config: Any, workdir: Path, *, overwrite_config: bool = False) -> int | None:
+    """Returns the step at which the run in a folder finished with this config; None if it is to be trained.
+
+    Raises:
+      UserError: the folder is not one for this config.
+    """
+    status = check_workdir(workdir, config, overwrite_config=overwrite_config).read_status()
+    done = status.get("state") == "finished" and status.get("config_digest") == config_digest(config)
+    return status["step"] if done else None
+
+
+def check_start(experiment: Any, workdir: Path, evaluator: Evaluator) -> None:
+    """Raises a `UserError` for what would end the run later: the metric that is to pick the best, room on the disk."""
+    shapes = jax.eval_shape(experiment.init_state)
+    _check_metric(experiment, evaluator, shapes.params)
+    _check_disk(experiment, workdir, shapes)
+
+
+@contextlib.contextmanager
+def room_on_disk(workdir: Path) -> Iterator[None]:
+    """Says in one line that the disk is full, in whatever words that is raised."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_room(error) and not isinstance(error, UserError):
+            raise out_of_room(workdir) from error
+        raise
+
+
+def open_run(
     experiment: Any,
     path: Path,
-    evaluator: Evaluator,
+    slot: Slot,
     signals: StopSignals,
     stack: contextlib.ExitStack,
-    digest: str,
-    setup: _Setup,
-) -> int:
-    """Opens the folder, restores what it holds, and trains; `stack` closes what is opened."""
-    workdir, lock = open_workdir(path, experiment.config, overwrite_config=setup.overwrite_config)
+    start: Start,
+    console: Console | None = None,
+) -> tuple[Run, Requests]:
+    """Opens the folder of a run and restores what it holds.
+
+    Args:
+      experiment: see `run`.
+      path: the folder.
+      slot: where the state is put.
+      signals: by which the run is asked to stop.
+      stack: closes what is opened here.
+      start: how the run is started.
+      console: where its course is shown; None is standard output.
+
+    Returns:
+      The run, and its requests, of which the first has not been asked for yet.
+    """
+    digest = config_digest(experiment.config)
+    workdir, lock = open_workdir(path, experiment.config, overwrite_config=start.overwrite_config)
     stack.callback(lock.release)
     notes: list[str] = []
     checkpoints = Checkpoints(workdir.checkpoints, experiment.training.keep_checkpoints, notes.append)
@@ -93,7 +137,7 @@ def _run_locked(
     # First what can fail without a trace, then what writes.
     state = experiment.init_state()
     restored = checkpoints.restore_latest(state)
-    notes += workdir.initialize(experiment.config, experiment.task.files(), **asdict(setup))
+    notes += workdir.initialize(experiment.config, experiment.task.files(), **asdict(start))
     step, record, resumed = 0, Record(), restored is not None
     if restored is not None:
         step, state, host = restored
@@ -101,31 +145,35 @@ def _run_locked(
         notes += _forget_other_results(record, workdir, experiment.training.metric, digest)
     else:
         notes += experiment.notes
-    del restored  # the first step gives up its state, and no other name may keep the memory
+    slot.state = state
     tensorboard = TensorBoard(workdir.tensorboard, step if workdir.tensorboard.exists() else None)
     stack.callback(tensorboard.close)
     options = experiment.training
-    progress = stack.enter_context(RunProgress(options.num_steps, step, workdir.log, experiment.task.unit))
+    progress = stack.enter_context(RunProgress(options.num_steps, step, workdir.log, experiment.task.unit, console))
     for note in notes:
         progress.say(note)
-    slot = Slot(state)
-    one = Run(experiment, workdir, digest, evaluator, checkpoints, signals, tensorboard, progress, slot)
-    return _drive(experiment, one, slot, one.updates(step, record, restored=resumed))
+    one = Run(experiment, workdir, digest, checkpoints, signals, tensorboard, progress, slot)
+    return one, one.requests(step, record, restored=resumed)
 
 
-def _drive(experiment: Any, run: Run, slot: Slot, updates: Generator[None, Any, int]) -> int:
-    """Makes the updates that a run asks for until it ends; returns its exit code."""
+def _drive(
+    experiment: Any, run: Run, slot: Slot, requests: Requests, evaluator: Evaluator, signals: StopSignals
+) -> int:
+    """Does what a run asks for until it ends; returns its exit code."""
     batches: Iterator[PyTree] | None = None
     try:
-        next(updates)
+        request = next(requests)
         while True:
             try:
-                if batches is None:
-                    batches = iter(experiment.train_iterator(run.step))
-                slot.state, metrics = experiment.train_step(slot.state, next(batches))
+                if isinstance(request, Evaluation):
+                    answer: Any = evaluator.evaluate(*request, signals.should_stop)
+                else:
+                    if batches is None:
+                        batches = iter(experiment.train_iterator(run.step))
+                    slot.state, answer = experiment.train_step(slot.state, next(batches))
             except Exception as error:
-                updates.throw(error)
-            updates.send(metrics)
+                requests.throw(error)
+            request = requests.send(answer)
     except StopIteration as end:
         return end.value
     finally:

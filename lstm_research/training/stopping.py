@@ -29,5 +29,9 @@ class StopSignals:
             signal.signal(number, handler)
         self._old.clear()
 
+    def should_stop(self) -> bool:
+        """Whether the run has been asked to stop."""
+        return self.requested is not None
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = self.requested or signal.Signals(number).name
