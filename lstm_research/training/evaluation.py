@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from lstm_research.training.metrics import MetricSums
 
 # Batches on their way before the host waits: enough to keep a device busy, few enough to stop soon when asked to.
-_IN_FLIGHT = 16
+IN_FLIGHT = 16
 
 
 EvaluationStep = Callable[[PyTree, PyTree, PyTree], tuple[dict[str, tuple[Any, Any]], PyTree]]
@@ -66,7 +66,7 @@ class Evaluator:
                 carry = self._task.initial_carry(params, num_rows(batch))
             metrics, carry = self._step(params, batch, carry)
             pending.append(metrics)
-            if len(pending) == _IN_FLIGHT:
+            if len(pending) == IN_FLIGHT:
                 _drain(pending, sums)
         _drain(pending, sums)
         metrics = self._task.metrics(sums.as_dict())

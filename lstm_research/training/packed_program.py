@@ -1,10 +1,10 @@
 """Programs that differ only in numbers, as one program that takes the numbers as an argument.
 
 A function is traced once for every trial, with that trial's own config. What JAX records of it (its jaxpr) holds the
-learning rate, the rates of dropout and all else that a config gives as numbers in it: as literals, after whatever Python
-made of them. So no list says which keys may differ. Where two programs are the same but for literals, these are handed
-in as arrays; where they differ in anything else, such as an operation that a rate of 0 leaves out, they are two
-programs. The numbers are exactly those that each trial computes with alone.
+learning rate, the rates of dropout and all else that a config gives as numbers: as literals, after whatever Python made
+of them. So no list says which keys may differ. Where two programs are the same but for literals, these are handed in as
+arrays; where they differ in anything else, such as an operation that a rate of 0 leaves out, they are two programs. The
+numbers are exactly those that each trial computes with alone.
 """
 
 import dataclasses
@@ -70,21 +70,22 @@ class TracedProgram:
     Attributes:
       numbers: every literal and constant in it, in the order of the record.
       inputs: shapes and types of the arguments.
-      out_tree: the structure of the result.
+      result: shapes and types of the result.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any):
         closed, out = jax.make_jaxpr(function, return_shape=True)(*arguments)
         self.numbers: list[np.ndarray] = []
         self.inputs = tuple(str(aval) for aval in closed.in_avals)
-        self.out_tree: Any = jax.tree.structure(out)
-        self.in_tree = jax.tree.structure(arguments)
-        self.body = self._read(closed)
+        self.result = out
+        self._out_tree: Any = jax.tree.structure(out)
+        self._in_tree = jax.tree.structure(arguments)
+        self._body = self._read(closed)
 
     def is_like(self, other: "TracedProgram") -> bool:
         """Whether this program and another one are the same but for numbers."""
-        same = (self.inputs, self.in_tree, self.out_tree) == (other.inputs, other.in_tree, other.out_tree)
-        return same and _alike(self.body, other.body)
+        same = (self.inputs, self._in_tree, self._out_tree) == (other.inputs, other._in_tree, other._out_tree)
+        return same and _alike(self._body, other._body)
 
     def differences(self, other: "TracedProgram") -> set[int]:
         """Returns the indices of the numbers that are not the same in a program like this one."""
@@ -102,7 +103,7 @@ class TracedProgram:
           NotPackableError: a number is where none can be put.
         """
         leaves = jax.tree.leaves(arguments)
-        return jax.tree.unflatten(self.out_tree, self._run(self.body, values, leaves))
+        return jax.tree.unflatten(self._out_tree, self._run(self._body, values, leaves))
 
     def _read(self, closed: Any) -> _Body:
         jaxpr = closed.jaxpr if isinstance(closed, ClosedJaxpr) else closed
@@ -166,13 +167,6 @@ class TracedProgram:
         raise NotPackableError(f"a number inside of the operation {primitive.name!r} differs")
 
 
-def packed_numbers(programs: Sequence[TracedProgram]) -> dict[int, np.ndarray]:
-    """Returns the numbers in which programs alike differ, by index, one row a program."""
-    first = programs[0]
-    differing = sorted(set().union(*(first.differences(other) for other in programs[1:])))
-    return {index: np.stack([program.numbers[index] for program in programs]) for index in differing}
-
-
 def _scan(run: Callable[..., list[Any]], params: Mapping[str, Any], inputs: list[Any]) -> Sequence[Any]:
     num_consts, num_carry = params["num_consts"], params["num_carry"]
     consts, carry, xs = (
@@ -222,15 +216,16 @@ def _alike(one: _Body, two: _Body) -> bool:
     if one.jaxpr is two.jaxpr:
         return True
     names: dict[Any, Any] = {}
-    jaxprs = (one.jaxpr, two.jaxpr)
-    if not all(_same_variables(*(getattr(j, k) for j in jaxprs), names) for k in ("constvars", "invars")):
+    if not _same_variables(one.jaxpr.constvars, two.jaxpr.constvars, names):
+        return False
+    if not _same_variables(one.jaxpr.invars, two.jaxpr.invars, names):
         return False
     if len(one.steps) != len(two.steps):
         return False
     for ours, theirs in zip(one.steps, two.steps, strict=True):
         if not _same_operation(ours, theirs, names):
             return False
-    return _same_inputs(*(jaxpr.outvars for jaxpr in jaxprs), names)
+    return _same_inputs(one.jaxpr.outvars, two.jaxpr.outvars, names)
 
 
 def _same_operation(ours: _Step, theirs: _Step, names: dict[Any, Any]) -> bool:

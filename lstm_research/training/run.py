@@ -121,9 +121,9 @@ class Run:
     def requests(self, step: int, record: Record, *, restored: bool) -> Requests:
         """Asks for all that takes the device, and writes what is due.
 
-        Yields None when the state in the slot is to be updated, and is sent the metrics of that; yields an `Evaluation`,
-        and is sent its metrics, or None if the run has been asked to stop meanwhile. What goes wrong with either is to
-        be thrown into it.
+        Yields None when the state in the slot is to be updated, and is sent the metrics of that. Yields an
+        `Evaluation`, and is sent its metrics, or None if the run has been asked to stop meanwhile. What goes wrong
+        with either is to be thrown into it.
 
         Args:
           step: the number of updates made.
@@ -183,7 +183,7 @@ class Run:
                         f"no better validation in training.patience={options.patience} evaluations: stopping early"
                     )
                 return preempted
-            metrics = yield
+            metrics = yield None
             self.step = step + 1
             self._pending.append((self.step, metrics))
             if len(self._pending) >= _MOST_PENDING:
