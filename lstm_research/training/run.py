@@ -272,7 +272,8 @@ class Run:
         if self._record.best is None:  # no validation split: the last weights are the run's result
             self._save_best(self._slot.state.evaluated, None)
         # The file is the truth about its own step, also where a run went on with another config from an older step.
-        params, metadata = load_weights(self._workdir.best_weights, self._slot.state.params)
+        weights, metadata = load_weights(self._workdir.best_weights, self._slot.state.params)
+        params = jax.device_put(weights)
         for name, text in self._task.samples(params).items():
             write_atomically(self._workdir.samples / name, text)
         if "test" not in self._task.splits():

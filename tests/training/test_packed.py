@@ -53,7 +53,7 @@ def classifier() -> dict[str, Any]:
         "name": "text_classification",
         "batch_size": 2,
         "max_length": 32,
-        "bucket_boundaries": [8, 16],
+        "bucket_boundaries": (8, 16),
         "label_smoothing": 0.1,
     }
     config["model"] |= {"name": "classifier"}
