@@ -1,6 +1,6 @@
 """What this study runs; `experiments/study.py` runs it.
 
-Within a task all variants have the same number of parameters, recipe, steps and seeds; only what their name says differs.
+Within a task all variants have the same number of parameters, recipe, steps and seeds; only what the name says differs.
 """
 
 from study import Run

@@ -70,6 +70,7 @@ class Forecasting(Task):
     """
 
     file_names: ClassVar[tuple[str, ...]] = ("series.json", "dataset.json")
+    loaded: ClassVar[tuple[str, ...]] = ("_dataset", "_windows", "_trained_series", "_scaled")
     higher_is_better: ClassVar[frozenset[str]] = frozenset()
     unit: ClassVar[str] = "values"
 

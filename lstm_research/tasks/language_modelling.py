@@ -55,6 +55,8 @@ class LanguageModelling(Task):
     """
 
     file_names: ClassVar[tuple[str, ...]] = ("vocabulary.json", "dataset.json")
+    loaded: ClassVar[tuple[str, ...]] = ("_dataset", "_documents")
+    data_numbers: ClassVar[frozenset[str]] = frozenset({"reset_rate", "short_rate", "unroll_deviation"})
 
     def __init__(
         self,

@@ -61,6 +61,7 @@ class SpeechRecognition(Task):
     """
 
     file_names: ClassVar[tuple[str, ...]] = ("vocabulary.json", "dataset.json", "features.json")
+    loaded: ClassVar[tuple[str, ...]] = ("_dataset", "_utterances")
     higher_is_better: ClassVar[frozenset[str]] = frozenset()
     unit: ClassVar[str] = "symbols"
 

@@ -36,6 +36,7 @@ class Synthetic(Task):
     """
 
     file_names: ClassVar[tuple[str, ...]] = ("dataset.json",)
+    loaded: ClassVar[tuple[str, ...]] = ("dataset",)
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy", "sequence_accuracy", "solved"})
     unit: ClassVar[str] = "answers"
 

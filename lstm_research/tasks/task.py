@@ -24,6 +24,8 @@ class Task(abc.ABC):
       higher_is_better: the metrics of which more is better; of all others less is.
       unit: what one target is, for the speed of training.
       notes: what is worth saying about the data when a run starts, once loaded.
+      data_numbers: the floats of section `task` that decide what is in a batch; all others are about the loss.
+      loaded: the attributes that hold data, see `share_data`.
       scored_splits: the splits of which `scores` looks at everything; set it to score others so.
     """
 
@@ -31,6 +33,8 @@ class Task(abc.ABC):
     file_names: ClassVar[tuple[str, ...]]
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy"})
     unit: ClassVar[str] = "tokens"
+    data_numbers: ClassVar[frozenset[str]] = frozenset()
+    loaded: ClassVar[tuple[str, ...]]
     notes: tuple[str, ...] = ()
     scored_splits: tuple[str, ...] = ("test",)
 
@@ -42,6 +46,12 @@ class Task(abc.ABC):
           source_files: what the run stored whose weights this one starts from (`training.init_from`); its vocabulary
             is taken over then.
         """
+
+    def share_data(self, other: "Task") -> None:
+        """Takes over what another task has loaded, whose config differs in floats alone; this one has its `files`."""
+        for name in ("notes", *self.loaded):
+            if name in vars(other):  # what is made at its first use may not be there yet
+                setattr(self, name, vars(other)[name])
 
     @abc.abstractmethod
     def splits(self) -> tuple[str, ...]:

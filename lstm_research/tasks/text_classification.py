@@ -117,6 +117,7 @@ class TextClassification(Task):
     """
 
     file_names: ClassVar[tuple[str, ...]] = ("vocabulary.json", "dataset.json", "labels.json")
+    loaded: ClassVar[tuple[str, ...]] = ("_dataset", "_examples", "_vectors")
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy", "macro_f1", "pearson"})
     unit: ClassVar[str] = "texts"
 

@@ -84,6 +84,7 @@ class MachineTranslation(Task):
     """
 
     file_names: ClassVar[tuple[str, ...]] = ("vocabulary.source.json", "vocabulary.target.json", "dataset.json")
+    loaded: ClassVar[tuple[str, ...]] = ("_dataset", "_pairs")
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy", "bleu", "chrf"})
 
     def __init__(

@@ -12,7 +12,20 @@ from lstm_research.training.parallel import Parallel
 from lstm_research.training.processes import same_on_all
 
 # Batches on their way before the host waits: enough to keep a device busy, few enough to stop soon when asked to.
-_IN_FLIGHT = 16
+IN_FLIGHT = 16
+
+
+EvaluationStep = Callable[[PyTree, PyTree, PyTree], tuple[dict[str, tuple[Any, Any]], PyTree]]
+
+
+def make_evaluation_step(task: Any) -> EvaluationStep:
+    """Makes `step(params, batch, carry) -> (metrics, carry)`."""
+
+    def step(params: PyTree, batch: PyTree, carry: PyTree) -> tuple[dict[str, tuple[Any, Any]], PyTree]:
+        loss, weight, extras, carry = task.loss(params, batch, carry, None)
+        return {"loss": (loss, weight), **extras}, carry
+
+    return step
 
 
 class Evaluator:
@@ -26,12 +39,7 @@ class Evaluator:
     def __init__(self, task: Any, parallel: Parallel | None = None):
         self._task = task
         self._parallel = parallel or Parallel()
-
-        def step(params: PyTree, batch: PyTree, carry: PyTree) -> tuple[dict[str, tuple[Any, Any]], PyTree]:
-            loss, weight, extras, carry = task.loss(params, batch, carry, None)
-            return {"loss": (loss, weight), **extras}, carry
-
-        self._step = self._parallel.compile_evaluation(step)
+        self._step = self._parallel.compile_evaluation(make_evaluation_step(task))
 
     def evaluate(
         self, params: PyTree, split: str, should_stop: Callable[[], bool] = lambda: False
@@ -59,11 +67,11 @@ class Evaluator:
                 return None
             batch = batches[index]
             if carry is None:
-                carry = self._task.initial_carry(self._parallel.on_one_device(params), _batch_size(batch))
+                carry = self._task.initial_carry(self._parallel.on_one_device(params), num_rows(batch))
                 carry = self._parallel.place_batch(carry)
             metrics, carry = self._step(params, self._parallel.place_batch(batch), carry)
             pending.append(metrics)
-            if len(pending) == _IN_FLIGHT:
+            if len(pending) == IN_FLIGHT:
                 _drain(pending, sums)
         _drain(pending, sums)
         metrics = self._task.metrics(sums.as_dict())
@@ -75,7 +83,7 @@ class Evaluator:
         batch = self._task.eval_batches(split)[0]
 
         def step(params: PyTree) -> Mapping[str, tuple[Any, Any]]:
-            return self._step(params, batch, self._task.initial_carry(params, _batch_size(batch)))[0]
+            return self._step(params, batch, self._task.initial_carry(params, num_rows(batch)))[0]
 
         # Any sums will do; ones are no division by zero.
         sums = {name: (np.ones(total.shape), 1.0) for name, (total, _) in jax.eval_shape(step, params).items()}
@@ -88,5 +96,6 @@ def _drain(pending: list[dict[str, tuple[Any, Any]]], sums: MetricSums) -> None:
     pending.clear()
 
 
-def _batch_size(batch: Mapping[str, Any] | Sequence[Any]) -> int:
+def num_rows(batch: Mapping[str, Any] | Sequence[Any]) -> int:
+    """Returns the number of examples in a batch."""
     return int(jax.tree.leaves(batch)[0].shape[0])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,22 +94,28 @@ class Experiment:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_config(cls, config: Any, files: Mapping[str, bytes] | None = None) -> "Experiment":
+    def from_config(
+        cls, config: Any, files: Mapping[str, bytes] | None = None, like: "Experiment | None" = None
+    ) -> "Experiment":
         """Builds an experiment.
 
         Args:
           config: the whole config.
           files: what the task of this run stored in its workdir; None reads the data, and fetches it if need be.
+          like: an experiment that has loaded the same data (`same_data`), which is taken over.
 
         Raises:
           UserError: anything in the config that does not fit, named by its key.
         """
-        training, parallel, optimizer, task = make_parts(config, files)
+        training, parallel, optimizer, task = make_parts(config, files if like is None else like.task.files())
+        if like is not None:
+            task.share_data(like.task)
         sections = check_sections(config)
         source: Any = ()
         if files is None:
             source = read_source(training.init_from, sections["model"]) if training.init_from is not None else ()
-            task.load(*source[1:])
+            if like is None:
+                task.load(*source[1:])
         notes = task.notes
         if source:  # what does not fit is refused now
             notes += (task.warm_start(jax.eval_shape(task.init, jax.random.key(0)), source[0])[1],)
@@ -175,6 +182,35 @@ def make_parts(
             f"{task.batch_size}"
         )
     return training, parallel, optimizer, task
+
+
+def data_of(config: Any, *, seed: bool = True) -> str:
+    """Returns what of a config decides which batches there are: with the seed those of training too, as one text."""
+    sections = check_sections(config)
+    task = sections["task"]
+    numbers = {key: task[key] for key in TASKS[task["name"]].data_numbers if key in task}
+    decides = [sections["seed"] if seed else None, sections["dataset"], sections["vocabulary"], numbers]
+    return json.dumps([*decides, _without_floats(task)], sort_keys=True, default=dict)
+
+
+def same_data(config: Any, other: Any) -> bool:
+    """Whether a run with one config can take over the data that a run with another one has loaded."""
+
+    def read_by_load(config: Any) -> Any:
+        sections = check_sections(config)
+        task, source = _without_floats(sections["task"]), sections["training"].get("init_from")
+        # The ints of a model are sizes, and what is loaded may be of one.
+        return sections["dataset"], sections["vocabulary"], task, _without_floats(sections["model"], deep=True), source
+
+    return bool(read_by_load(config) == read_by_load(other))
+
+
+def _without_floats(section: Mapping[str, Any], *, deep: bool = False) -> dict[str, Any]:
+    """Returns a section with None in place of every float; with `deep`, in the groups in it too."""
+    plain = {key: None if isinstance(value, float) else value for key, value in section.items()}
+    if not deep:
+        return plain
+    return {k: _without_floats(v, deep=True) if isinstance(v, Mapping) else v for k, v in plain.items()}
 
 
 def read_source(path: str, model: Mapping[str, Any]) -> tuple[Params, dict[str, bytes]]:

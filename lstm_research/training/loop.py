@@ -1,13 +1,14 @@
 """The run: from a config and a folder to a finished, resumable, documented training."""
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 from jaxtyping import PyTree
+from rich.console import Console
 
 from lstm_research.common.disk import check_room, is_out_of_room
 from lstm_research.common.errors import UserError, unknown
@@ -18,15 +19,21 @@ from lstm_research.training.files import out_of_room
 from lstm_research.training.metrics import TensorBoard
 from lstm_research.training.processes import is_first, on_first, stop_signals
 from lstm_research.training.progress import RunProgress
-from lstm_research.training.run import FINISHED, Record, Run, Slot
+from lstm_research.training.run import FINISHED, Evaluation, Record, Requests, Run, Slot
 from lstm_research.training.stopping import StopSignals
 from lstm_research.training.weights import load_weights
 from lstm_research.training.workdir import Workdir, check_workdir, config_digest, open_workdir
 
 
 @dataclass(frozen=True)
-class _Setup:
-    """What is kept of how a run was started."""
+class Start:
+    """How a run is started; kept in its workdir.
+
+    Attributes:
+      overwrite_config: go on with this config in a workdir that was made by another one.
+      config_source: text of the config file.
+      argv: the command line.
+    """
 
     overwrite_config: bool
     config_source: str | None
@@ -56,57 +63,95 @@ def run(
     Raises:
       UserError: the workdir or the disk cannot be used; the last good checkpoint is intact.
     """
-    digest = config_digest(experiment.config)
 
-    def finished_step() -> tuple[int | None, PyTree]:
-        status = check_workdir(workdir, experiment.config, overwrite_config=overwrite_config).read_status()
-        finished = status.get("state") == "finished" and status.get("config_digest") == digest
-        return status["step"] if finished else None, ()
+    def read_status() -> tuple[int | None, PyTree]:
+        return finished_step(experiment.config, workdir, overwrite_config=overwrite_config), ()
 
-    finished, _ = on_first(finished_step, ())
+    finished, _ = on_first(read_status, ())
     if finished is not None:
         if is_first():
             print(f"the run in {workdir} is finished at step {finished}", flush=True)
         return FINISHED
     experiment.parallel.check(experiment.task.batch_size, experiment.training.accumulation_steps)
-    setup = _Setup(overwrite_config, config_source, command_line() if argv is None else list(argv))
+    start = Start(overwrite_config, config_source, command_line() if argv is None else list(argv))
     with stop_signals() as signals:
-        shapes = jax.eval_shape(experiment.init_state)
         evaluator = Evaluator(experiment.task, experiment.parallel)
-        _check_metric(experiment, evaluator, shapes.params)
-        with contextlib.ExitStack() as stack:
-            try:
-                return _run_locked(experiment, workdir, evaluator, signals, stack, digest, setup, shapes)
-            except Exception as error:
-                if is_out_of_room(error) and not isinstance(error, UserError):
-                    raise out_of_room(workdir) from error
-                raise
+        check_metric(experiment, evaluator)
+        with contextlib.ExitStack() as stack, room_on_disk(workdir):
+            slot = Slot()
+            one, requests = open_run(experiment, workdir, slot, signals, stack, start)
+            slot.state = experiment.parallel.place_state(slot.state)
+            return _drive(experiment, one, slot, requests, evaluator, signals)
 
 
-def _run_locked(
+def finished_step(config: Any, workdir: Path, *, overwrite_config: bool = False) -> int | None:
+    """Returns the step at which the run in a folder finished with this config; None if it is to be trained.
+
+    Raises:
+      UserError: the folder is not one for this config.
+    """
+    status = check_workdir(workdir, config, overwrite_config=overwrite_config).read_status()
+    done = status.get("state") == "finished" and status.get("config_digest") == config_digest(config)
+    return status["step"] if done else None
+
+
+def check_metric(experiment: Any, evaluator: Evaluator) -> None:
+    """Raises a `UserError` now rather than at the first validation if it will not give the wanted metric."""
+    if "valid" in experiment.task.splits():
+        names = evaluator.metric_names(jax.eval_shape(experiment.init_state).params, "valid")
+        if experiment.training.metric not in names:
+            raise unknown("training.metric", experiment.training.metric, names)
+
+
+@contextlib.contextmanager
+def room_on_disk(workdir: Path) -> Iterator[None]:
+    """Says in one line that the disk is full, in whatever words that is raised."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_room(error) and not isinstance(error, UserError):
+            raise out_of_room(workdir) from error
+        raise
+
+
+def open_run(
     experiment: Any,
     path: Path,
-    evaluator: Evaluator,
+    slot: Slot,
     signals: StopSignals,
     stack: contextlib.ExitStack,
-    digest: str,
-    setup: _Setup,
-    shapes: PyTree,
-) -> int:
-    """Opens the folder, restores what it holds, and trains; `stack` closes what is opened."""
+    start: Start,
+    console: Console | None = None,
+) -> tuple[Run, Requests]:
+    """Opens the folder of a run and restores what it holds.
+
+    Args:
+      experiment: see `run`.
+      path: the folder.
+      slot: where the state is put.
+      signals: by which the run is asked to stop.
+      stack: closes what is opened here.
+      start: how the run is started.
+      console: where its course is shown; None is standard output.
+
+    Returns:
+      The run, and its requests, of which the first has not been asked for yet.
+    """
     workdir, options = Workdir(path), experiment.training
+    shapes = jax.eval_shape(experiment.init_state)
     notes: list[str] = []
     checkpoints = Checkpoints(workdir.checkpoints, options.keep_checkpoints, notes.append, write=is_first())
     stack.callback(checkpoints.close)
+    digest = config_digest(experiment.config)
 
     def open_and_restore() -> tuple[tuple[int, dict[str, Any], bool], PyTree]:
         _check_disk(experiment, path, shapes)
-        _, lock = open_workdir(path, experiment.config, overwrite_config=setup.overwrite_config)
+        _, lock = open_workdir(path, experiment.config, overwrite_config=start.overwrite_config)
         stack.callback(lock.release)
         # First what can fail without a trace, then what writes.
         state = experiment.init_state()
         restored = checkpoints.restore_latest(state)
-        notes.extend(workdir.initialize(experiment.config, experiment.task.files(), **asdict(setup)))
+        notes.extend(workdir.initialize(experiment.config, experiment.task.files(), **asdict(start)))
         if restored is None:
             notes.extend(experiment.notes)
             return (0, asdict(Record()), False), state
@@ -115,35 +160,38 @@ def _run_locked(
         notes.extend(_forget_other_results(record, workdir, options.metric, digest))
         return (step, asdict(record), True), state
 
-    (step, record, resumed), state = on_first(open_and_restore, shapes)
-    slot = Slot(experiment.parallel.place_state(state))
-    del state  # the first step gives it up, and no other name may keep the memory
+    (step, record, resumed), slot.state = on_first(open_and_restore, shapes)
     tensorboard = None
     if is_first():
         tensorboard = TensorBoard(workdir.tensorboard, step if workdir.tensorboard.exists() else None)
         stack.callback(tensorboard.close)
     log = workdir.log if is_first() else None
-    progress = stack.enter_context(RunProgress(options.num_steps, step, log, experiment.task.unit))
+    progress = stack.enter_context(RunProgress(options.num_steps, step, log, experiment.task.unit, console))
     for note in notes:
         progress.say(note)
-    one = Run(experiment, workdir, digest, evaluator, checkpoints, signals, tensorboard, progress, slot)
-    return _drive(experiment, one, slot, one.updates(step, Record(**record), restored=resumed))
+    one = Run(experiment, workdir, digest, checkpoints, signals, tensorboard, progress, slot)
+    return one, one.requests(step, Record(**record), restored=resumed)
 
 
-def _drive(experiment: Any, run: Run, slot: Slot, updates: Generator[None, Any, int]) -> int:
-    """Makes the updates that a run asks for until it ends; returns its exit code."""
+def _drive(
+    experiment: Any, run: Run, slot: Slot, requests: Requests, evaluator: Evaluator, signals: StopSignals
+) -> int:
+    """Does what a run asks for until it ends; returns its exit code."""
     batches: Iterator[PyTree] | None = None
     try:
-        next(updates)
+        request = next(requests)
         while True:
             try:
-                if batches is None:
-                    batches = iter(experiment.train_iterator(run.step))
-                batch = experiment.parallel.place_batch(next(batches))
-                slot.state, metrics = experiment.train_step(slot.state, batch)
+                if isinstance(request, Evaluation):
+                    answer: Any = evaluator.evaluate(*request, lambda: signals.poll() is not None)
+                else:
+                    if batches is None:
+                        batches = iter(experiment.train_iterator(run.step))
+                    batch = experiment.parallel.place_batch(next(batches))
+                    slot.state, answer = experiment.train_step(slot.state, batch)
             except Exception as error:
-                updates.throw(error)
-            updates.send(metrics)
+                requests.throw(error)
+            request = requests.send(answer)
     except StopIteration as end:
         return end.value
     finally:
@@ -173,14 +221,6 @@ def _forget_other_results(record: Record, workdir: Workdir, metric: str, digest:
         return []
     step, record.best, record.bad_evaluations = record.best["step"], None, 0
     return [f"the best result, of step {step}, is forgotten: {reason}"]
-
-
-def _check_metric(experiment: Any, evaluator: Evaluator, params: PyTree) -> None:
-    """Raises a `UserError` now rather than at the first validation if it will not give the wanted metric."""
-    if "valid" in experiment.task.splits():
-        names = evaluator.metric_names(params, "valid")
-        if experiment.training.metric not in names:
-            raise unknown("training.metric", experiment.training.metric, names)
 
 
 def _check_disk(experiment: Any, workdir: Path, state: PyTree) -> None:

@@ -10,14 +10,13 @@ import math
 import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from lstm_research.training.checkpoints import Checkpoints
-from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.files import write_atomically
 from lstm_research.training.metrics import DivergedError, MetricsLog, MetricSums, TensorBoard
 from lstm_research.training.optimizers import set_learning_rate_scale
@@ -63,11 +62,26 @@ class Record:
     seconds: float = 0.0
 
 
+class Evaluation(NamedTuple):
+    """What a run asks for beside updates: the metrics of weights over a split.
+
+    Attributes:
+      params: the weights.
+      split: the split's name.
+    """
+
+    params: PyTree
+    split: str
+
+
+Requests = Generator[Evaluation | None, Any, int]
+"""What a run asks for: an evaluation, or None for an update; it ends with the exit code."""
+
+
 class Slot:
     """Holds the state of a run; where several runs are one program, it is a view of theirs."""
 
-    def __init__(self, state: TrainState):
-        self.state = state
+    state: TrainState
 
     def fetch(self, metrics: list[Any]) -> list[dict[str, Any]]:
         """Waits for the metrics of updates and returns them as numbers."""
@@ -86,7 +100,6 @@ class Run:
         experiment: Any,
         workdir: Workdir,
         digest: str,
-        evaluator: Evaluator,
         checkpoints: Checkpoints,
         signals: StopSignals,
         tensorboard: TensorBoard | None,
@@ -98,7 +111,6 @@ class Run:
         self._options = experiment.training
         self._workdir = workdir
         self._digest = digest
-        self._evaluator = evaluator
         self._checkpoints = checkpoints
         self._signals = signals
         self._tensorboard = tensorboard
@@ -109,10 +121,12 @@ class Run:
         # Metrics of updates whose results the host has not waited for, with the step that each update made.
         self._pending: list[tuple[int, Any]] = []
 
-    def updates(self, step: int, record: Record, *, restored: bool) -> Generator[None, Any, int]:
-        """Yields when the state in the slot is to be updated, and is sent the metrics of that; writes what is due.
+    def requests(self, step: int, record: Record, *, restored: bool) -> Requests:
+        """Asks for all that takes the device, and writes what is due.
 
-        What goes wrong with an update is to be thrown into it.
+        Yields None when the state in the slot is to be updated, and is sent the metrics of that. Yields an
+        `Evaluation`, and is sent its metrics, or None if the run has been asked to stop meanwhile. What goes wrong
+        with either is to be thrown into it.
 
         Args:
           step: the number of updates made.
@@ -133,7 +147,7 @@ class Run:
             size = sum(leaf.size for leaf in jax.tree.leaves(self._slot.state.params))
             where = f"going on from step {step}" if restored else "starting"
             self._progress.say(f"{where} in {self._workdir.path}: {size:,} parameters, {self._options.num_steps} steps")
-            preempted = (yield from self._train()) or self._finish()
+            preempted = (yield from self._train()) or (yield from self._finish())
         except DivergedError as error:
             # Nothing of the diverged state is kept: the newest checkpoint was saved while all was finite.
             self._write_status("diverged", error.step)
@@ -155,7 +169,7 @@ class Run:
         self._progress.say(f"finished at step {self.step} in {self._workdir.path}")
         return FINISHED
 
-    def _train(self) -> Generator[None, Any, bool]:
+    def _train(self) -> Generator[Evaluation | None, Any, bool]:
         """Asks for updates until the last step or until patience runs out. Returns whether a signal stopped it."""
         last, options = self._options.num_steps, self._options
         first = True
@@ -164,7 +178,7 @@ class Run:
             if _is_due(step, options.log_every, last) and self._record.logged_step < step:
                 self._log()
             if _is_due(step, options.eval_every, last) and self._record.evaluated_step < step:
-                self._validate()
+                yield from self._validate()
             # Read once: a signal that comes while saving is for the next round.
             preempted = self._signals.poll() is not None
             ending = step >= last or self._is_out_of_patience()
@@ -176,7 +190,7 @@ class Run:
                         f"no better validation in training.patience={options.patience} evaluations: stopping early"
                     )
                 return preempted
-            metrics = yield
+            metrics = yield None
             self.step = step + 1
             self._pending.append((self.step, metrics))
             if len(self._pending) >= _MOST_PENDING:
@@ -196,7 +210,7 @@ class Run:
         self._sums = MetricSums(latest=_LATEST)
         self._write_status("running")
 
-    def _validate(self) -> None:
+    def _validate(self) -> Generator[Evaluation, Any, None]:
         """Evaluates, writes the line, keeps the best weights; does nothing if a signal comes meanwhile."""
         if "valid" not in self._task.splits():
             return
@@ -204,7 +218,7 @@ class Run:
         start = time.monotonic()
         self._progress.doing("evaluating")
         params = self._slot.state.evaluated
-        values = self._evaluator.evaluate(params, "valid", self._should_stop)
+        values = yield Evaluation(params, "valid")
         self._progress.doing("training")
         if values is None:
             return
@@ -262,20 +276,21 @@ class Run:
         self._progress.doing("training")
         self._progress.pause(time.monotonic() - start)
 
-    def _finish(self) -> bool:
+    def _finish(self) -> Generator[Evaluation, Any, bool]:
         """Evaluates the best weights on the test split, and keeps samples. Returns whether a signal stopped it."""
         if self._record.best is None:  # no validation split: the last weights are the run's result
             self._save_best(self._slot.state.evaluated, None)
         # The file is the truth about its own step, also where a run went on with another config from an older step.
         template = self._slot.state.params
         step, params = on_first(lambda: self._load_best(template), template)
+        params = jax.device_put(params)
         if self._writes:
             for name, text in self._task.samples(params).items():
                 write_atomically(self._workdir.samples / name, text)
         if "test" not in self._task.splits():
             return False
         self._progress.doing("testing")
-        values = self._evaluator.evaluate(params, "test", self._should_stop)
+        values = yield Evaluation(params, "test")
         if values is None:
             return True
         self._write_line(step, "test", values, f"weights of step {step}")
@@ -302,9 +317,6 @@ class Run:
     def _is_out_of_patience(self) -> bool:
         patience = self._options.patience
         return patience is not None and self._record.bad_evaluations >= patience
-
-    def _should_stop(self) -> bool:
-        return self._signals.poll() is not None
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self._begin, 3)

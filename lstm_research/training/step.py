@@ -98,7 +98,20 @@ def make_train_step(
       parallel: how a step is divided among devices; None as by default.
     """
     parallel = parallel or Parallel()
-    axis = parallel.summed_axis
+    update = make_update(
+        task,
+        optimizer,
+        accumulation_steps=accumulation_steps,
+        average_decay=average_decay,
+        axis=parallel.summed_axis,
+    )
+    return parallel.compile(update)
+
+
+def make_update(
+    task: Any, optimizer: Optimizer, *, accumulation_steps: int, average_decay: float | None, axis: str | None = None
+) -> Callable[[TrainState, Any], tuple[TrainState, Sums]]:
+    """Makes the function that `make_train_step` compiles; with `axis`, for one of the devices along that axis."""
 
     def gradient(params: Params, batch: Any, carry: Any, key: Array) -> tuple[Params, Sums, Any]:
         """Returns the gradient of the summed loss, the metrics and the next carry."""
@@ -157,4 +170,4 @@ def make_train_step(
             step=state.step + 1, params=params, opt_state=opt_state, carry=carry, average=average
         ), metrics
 
-    return parallel.compile(train_step)
+    return train_step

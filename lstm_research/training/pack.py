@@ -1,0 +1,382 @@
+"""Trials that train as one program: their states stacked, the numbers in which they differ an argument.
+
+Every trial's function (update, evaluation) is traced with its own config and compared with the others'; see
+`packed_program`. One step of the pack is one step of each trial whose turn it is; the others keep their state.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from lstm_research.common.errors import UserError
+from lstm_research.training.evaluation import IN_FLIGHT, make_evaluation_step, num_rows
+from lstm_research.training.metrics import MetricSums
+from lstm_research.training.packed_program import TracedProgram
+from lstm_research.training.run import Slot
+from lstm_research.training.step import TrainState, make_update
+
+_AXIS = "trial"
+# Batches of training that are looked at to see whether their shapes vary.
+_LOOKED_AT = 16
+
+
+class Member:
+    """One trial: its experiment, and its functions as programs.
+
+    Args:
+      experiment: of the trial.
+
+    Attributes:
+      experiment: of the trial.
+      state: the shapes of its state.
+    """
+
+    def __init__(self, experiment: Any):
+        self.experiment = experiment
+        self.state = jax.eval_shape(experiment.init_state)
+        task, options = experiment.task, experiment.training
+        update = make_update(
+            task,
+            experiment.optimizer,
+            accumulation_steps=options.accumulation_steps,
+            average_decay=options.average_decay,
+        )
+        self._functions: dict[str, Callable[..., Any]] = {
+            "update": update,
+            "carry": lambda params, batch: task.initial_carry(params, num_rows(batch)),
+            "evaluation": make_evaluation_step(task),
+        }
+        self._traced: dict[Any, TracedProgram] = {}
+
+    def program(self, name: str, *arguments: Any) -> TracedProgram:
+        """Returns the program of a function for arguments of these shapes."""
+        key = (name, _shapes(arguments))
+        if key not in self._traced:
+            self._traced[key] = TracedProgram(self._functions[name], *arguments)
+        return self._traced[key]
+
+    def is_like(self, other: "Member", batches: Mapping[str, PyTree]) -> bool:
+        """Whether two trials can be one program, as far as batches of these shapes show.
+
+        Args:
+          other: the other trial.
+          batches: one of every split.
+        """
+        if _shapes(self.state) != _shapes(other.state):
+            return False
+        return all(
+            ours.is_like(theirs) for ours, theirs in zip(self.programs(batches), other.programs(batches), strict=True)
+        )
+
+    def programs(self, batches: Mapping[str, PyTree]) -> list[TracedProgram]:
+        """Returns the programs that training with, and evaluation of, such batches needs."""
+        programs = []
+        for split, batch in batches.items():
+            if split == "train":
+                programs.append(self.program("update", self.state, batch))
+            else:
+                start = self.program("carry", self.state.params, batch)
+                programs += [start, self.program("evaluation", self.state.params, batch, start.result)]
+        return programs
+
+
+class PackedFunction:
+    """A function of trials that are alike, as one program over their stacked arguments.
+
+    Args:
+      name: see `Member`.
+      template: the program of one of the trials.
+    """
+
+    def __init__(self, name: str, template: TracedProgram):
+        self._name = name
+        self._template = template
+        self._lifted: set[int] = set()
+        self._compiled: dict[Any, Any] = {}
+
+    def numbers(self, programs: Sequence[TracedProgram]) -> dict[int, np.ndarray]:
+        """Returns the numbers of trials, one row a trial; numbers that are new among them become arguments too.
+
+        Raises:
+          UserError: a program differs in more than numbers.
+        """
+        for program in programs:
+            if not self._template.is_like(program):
+                raise UserError(
+                    "trials that were alike are not so on a batch of another shape; train them with --pack=1"
+                )
+            new = self._template.differences(program) - self._lifted
+            if new:
+                self._lifted |= new
+                self._compiled.clear()
+        return {index: np.stack([program.numbers[index] for program in programs]) for index in sorted(self._lifted)}
+
+    def compiled(self, mesh: Any, numbers: Mapping[int, Any], arguments: tuple, shared: Sequence[bool]) -> Any:
+        """Returns what runs the function of every trial, given the numbers and such arguments.
+
+        Args:
+          mesh: the devices that the trials are divided among; None for one device.
+          numbers: see the method.
+          arguments: of the function; of an update after the mask of the trials that are updated.
+          shared: for each of these, whether all trials have the same; otherwise they are stacked.
+
+        Raises:
+          UserError: the device has not the memory for so many trials.
+        """
+        key = (mesh, tuple(shared), _shapes((numbers, arguments)))
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(mesh, numbers, arguments, shared)
+        return self._compiled[key]
+
+    def _compile(self, mesh: Any, numbers: Mapping[int, Any], arguments: tuple, shared: Sequence[bool]) -> Any:
+        updates = self._name == "update"
+
+        def one(numbers: Mapping[int, Any], *arguments: Any) -> Any:
+            if not updates:
+                return self._template.run(numbers, *arguments)
+            active, state, batch = arguments
+            new, metrics = self._template.run(numbers, state, batch)
+            return jax.tree.map(lambda new, old: jnp.where(active, new, old), new, state), metrics
+
+        function = jax.vmap(one, in_axes=(0, *(None if same else 0 for same in shared)))
+        if mesh is not None:
+            specs = (PartitionSpec(_AXIS), *(PartitionSpec() if same else PartitionSpec(_AXIS) for same in shared))
+            function = jax.shard_map(
+                function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(_AXIS), check_vma=False
+            )
+        return jax.jit(function, donate_argnums=(2,) if updates else ()).lower(numbers, *arguments).compile()
+
+
+class Group:
+    """Trials that are alike; what is compiled for some of them serves all.
+
+    Args:
+      member: the first trial.
+
+    Attributes:
+      first: the first trial.
+      varies: whether batches of training have more than one shape.
+    """
+
+    def __init__(self, member: Member):
+        self.first = member
+        task = member.experiment.task
+        batches = task.train_batches(member.experiment.seed)
+        some = [batches[step] for step in range(min(_LOOKED_AT, len(batches)))]
+        self.varies = len({_shapes(batch) for batch in some}) > 1
+        # One of every split, to see whether others are like the first.
+        self._batches = {"train": some[0]} | {split: task.eval_batches(split)[0] for split in task.splits()[1:]}
+        self._functions: dict[Any, PackedFunction] = {}
+
+    def accepts(self, member: Member) -> bool:
+        """Whether a trial is like the others."""
+        return member.is_like(self.first, self._batches)
+
+    def prepare(self, members: Sequence[Member]) -> None:
+        """Finds the numbers in which trials differ before anything is compiled for some of them."""
+        first = self.first
+        for split, batch in self._batches.items():
+            if split == "train":
+                self.numbers(members, "update", first.state, batch)
+            else:
+                self.numbers(members, "carry", first.state.params, batch)
+                carry = first.program("carry", first.state.params, batch).result
+                self.numbers(members, "evaluation", first.state.params, batch, carry)
+
+    def numbers(self, members: Sequence[Member], name: str, *shapes: Any) -> dict[int, np.ndarray]:
+        """Returns the numbers of trials in one of their functions."""
+        return self.function(name, *shapes).numbers([member.program(name, *shapes) for member in members])
+
+    def function(self, name: str, *shapes: Any) -> PackedFunction:
+        """Returns one of the trials' functions, for arguments of these shapes."""
+        key = (name, _shapes(shapes))
+        if key not in self._functions:
+            self._functions[key] = PackedFunction(name, self.first.program(name, *shapes))
+        return self._functions[key]
+
+
+class PackedMetrics:
+    """The metrics of one step of all trials; on the host once somebody asks."""
+
+    def __init__(self, metrics: dict[str, tuple[Any, Any]]):
+        self.device: Any = metrics
+        self.host: dict[str, tuple[list[Any], list[Any]]] = {}
+
+
+class Pack:
+    """The stacked states of trials that are alike.
+
+    Args:
+      group: what the trials have in common.
+      members: the trials, one a row.
+      states: of each.
+      size: the number of rows; those beyond the trials are the first trial's once more, and never updated. So packs of
+        different sizes may share what is compiled.
+    """
+
+    def __init__(self, group: Group, members: Sequence[Member], states: Sequence[TrainState], size: int):
+        self._group = group
+        self._members = [*members, *[members[0]] * (size - len(members))]
+        devices = jax.devices()[: math.gcd(len(jax.devices()), size)]
+        self._mesh = jax.make_mesh((len(devices),), (_AXIS,), devices=devices) if len(devices) > 1 else None
+        self._ready: dict[Any, tuple[Any, Any]] = {}
+        self._taken: tuple[int, TrainState] | None = None
+        self._state = self._stack([*states, *[states[0]] * (size - len(states))])
+
+    def update(self, rows: Sequence[int], batches: Sequence[PyTree]) -> PackedMetrics:
+        """Makes an update of some trials.
+
+        Args:
+          rows: of the trials.
+          batches: of each row; one for all if it is only one.
+        """
+        active = np.zeros(len(self._members), bool)
+        active[list(rows)] = True
+        shared = len(batches) == 1
+        batch = batches[0] if shared else jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+        self._taken = None
+        shapes = (self._group.first.state, batches[0])
+        self._state, metrics = self._call("update", shapes, (active, self._state, batch), (False, False, shared))
+        return PackedMetrics(metrics)
+
+    def evaluate(
+        self, params: Mapping[int, PyTree], split: str, should_stop: Callable[[], bool]
+    ) -> dict[int, dict[str, float] | Exception | None]:
+        """Returns the metrics of weights over every target of a split; see `Evaluator.evaluate`.
+
+        Args:
+          params: of each trial that wants to know, by its row; the trials' data is the same.
+          split: the split's name.
+          should_stop: asked between batches.
+
+        Returns:
+          By row, metrics by name, or None if `should_stop` said so, or what went wrong with this trial.
+        """
+        some = next(iter(params.values()))
+        stacked = self._stack([params.get(row, some) for row in range(len(self._members))])
+        batches = self._members[next(iter(params))].experiment.task.eval_batches(split)
+        sums = {row: MetricSums() for row in params}
+        pending: list[Any] = []
+        carry: Any = None
+        shape: Any = None
+        for index in range(len(batches)):
+            if should_stop():
+                return dict.fromkeys(params)
+            batch = batches[index]
+            weights = self._group.first.state.params
+            if shape is None:
+                carry = self._call("carry", (weights, batch), (stacked, batch), (False, True))
+                shape = self._group.first.program("carry", weights, batch).result
+            shapes = (weights, batch, shape)
+            metrics, carry = self._call("evaluation", shapes, (stacked, batch, carry), (False, True, False))
+            pending.append(metrics)
+            if len(pending) == IN_FLIGHT:
+                _drain(pending, sums)
+        _drain(pending, sums)
+        results: dict[int, dict[str, float] | Exception | None] = {}
+        for row, each in sums.items():
+            task = self._members[row].experiment.task
+            try:
+                scores = task.scores(params[row], split, should_stop)
+                results[row] = None if scores is None else task.metrics(each.as_dict()) | scores
+            except Exception as error:  # of this trial; the others go on
+                results[row] = error
+        return results
+
+    def take(self, row: int) -> TrainState:
+        """Returns the state of one trial."""
+        if self._taken is None or self._taken[0] != row:
+            self._taken = (row, _take(self._state, row))
+        return self._taken[1]
+
+    def put(self, row: int, state: TrainState) -> None:
+        """Replaces the state of one trial."""
+        self._state = self._placed(_put(self._state, row, state))
+        self._taken = (row, state)
+
+    def _call(self, name: str, shapes: tuple, arguments: tuple, shared: tuple[bool, ...]) -> Any:
+        """Runs a function of every trial; `shapes` are those of one trial's arguments, the second a batch."""
+        leaves, structure = jax.tree.flatten(shapes[1])
+        key = (name, shared, structure, *(leaf.shape for leaf in leaves))  # of the others there is one shape
+        if key not in self._ready:
+            numbers = self._placed(self._group.numbers(self._members, name, *shapes))
+            function = self._group.function(name, *shapes).compiled(self._mesh, numbers, arguments, shared)
+            self._ready[key] = function, numbers
+        function, numbers = self._ready[key]
+        return function(numbers, *arguments)
+
+    def _stack(self, trees: Sequence[PyTree]) -> PyTree:
+        return self._placed(jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees))
+
+    def _placed(self, tree: PyTree) -> PyTree:
+        """Returns arrays divided among the devices along their first axis."""
+        if self._mesh is None:
+            return jax.device_put(tree)
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(_AXIS)))
+
+
+class PackedSlot(Slot):
+    """The state of one trial; in a pack, once it is part of one."""
+
+    def __init__(self) -> None:
+        self._own: TrainState | None = None
+        self._pack: Pack | None = None
+        self._row = 0
+
+    def join(self, pack: Pack, row: int) -> None:
+        """Makes this a view of one row of a pack that was made of this state among others."""
+        self._pack, self._row, self._own = pack, row, None
+
+    @property
+    def state(self) -> TrainState:
+        """The state."""
+        if self._pack is not None:
+            return self._pack.take(self._row)
+        assert self._own is not None
+        return self._own
+
+    @state.setter
+    def state(self, state: TrainState) -> None:
+        if self._pack is None:
+            self._own = state
+        else:
+            self._pack.put(self._row, state)
+
+    def fetch(self, metrics: list[Any]) -> list[dict[str, Any]]:
+        """Waits for the metrics of updates, and returns those of this trial as numbers."""
+        waiting = [each for each in metrics if each.device is not None]
+        for each, host in zip(waiting, jax.device_get([each.device for each in waiting]), strict=True):
+            each.host = {name: (total.tolist(), count.tolist()) for name, (total, count) in host.items()}
+            each.device = None
+        row = self._row
+        return [{name: (total[row], count[row]) for name, (total, count) in each.host.items()} for each in metrics]
+
+
+def _drain(pending: list[Any], sums: Mapping[int, MetricSums]) -> None:
+    for metrics in jax.device_get(pending):
+        for row, each in sums.items():
+            each.add({name: (total[row], count[row]) for name, (total, count) in metrics.items()})
+    pending.clear()
+
+
+@jax.jit
+def _take(state: PyTree, row: Any) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[row], state)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(state: PyTree, row: Any, one: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf, new: leaf.at[row].set(new), state, one)
+
+
+def _shapes(tree: PyTree) -> Any:
+    """Returns what of a tree of arrays a compiled program depends on, to compare and to hash."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((jnp.shape(leaf), str(leaf.dtype)) for leaf in leaves)
