@@ -1,0 +1,135 @@
+"""Compares the variants of this study: `results.csv`, `ranking.png`, and the tables of its README on standard output.
+
+python experiments/odyssey/analyse.py --runs=runs/odyssey
+"""
+
+import argparse
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from run import TASKS
+from scipy import stats
+from sweep import VARIANTS
+
+from lstm_research.analysis.figures import save_figure
+from lstm_research.sweeps.importance import importances
+from lstm_research.sweeps.results import Sweep, read_sweep
+from lstm_research.sweeps.trial import FINISHED, Trial
+
+HERE = Path(__file__).parent
+VANILLA = VARIANTS[0]
+NAME = "model.cell.name"
+# The part of a variant's trials that it is judged by; the paper takes the best tenth of 200.
+BEST = 0.25
+
+
+class Row(NamedTuple):
+    """A trial: the variant, which of the draws it has, and its losses; NaN if it diverged."""
+
+    variant: str
+    draw: int
+    trial: Trial
+    valid: float
+    test: float
+
+
+def read_rows(sweep: Sweep) -> list[Row]:
+    """Returns the trials of a sweep that are over."""
+    rows = []
+    for trial in sweep.trials:
+        if trial.is_over:
+            finished = trial.state == FINISHED and trial.value is not None
+            valid, test = (trial.value, trial.test.get("loss", np.nan)) if finished else (np.nan, np.nan)
+            draws = sum(point[NAME] == VANILLA for point in sweep.definition.points or ())
+            rows.append(Row(trial.overrides[NAME], trial.number % draws, trial, float(valid), float(test)))
+    return rows
+
+
+def best_of(rows: list[Row], variant: str) -> list[float]:
+    """Returns the test losses of the best part of a variant's trials, chosen by validation."""
+    own = sorted((row.valid, row.test) for row in rows if row.variant == variant and np.isfinite(row.valid))
+    count = max(2, round(BEST * sum(row.variant == variant for row in rows)))
+    return [test for _, test in own[:count]]
+
+
+def print_ranking(task: str, rows: list[Row]) -> None:
+    """Prints the table of a task, the best variant first."""
+    paired = {variant: {row.draw: row.valid for row in rows if row.variant == variant} for variant in VARIANTS}
+    print(f"\n| {task} | best | mean of the best quarter | Welch's p | better on | Wilcoxon's p | diverged |")
+    print("| --- " * 7 + "|")
+    lines = []
+    for variant in VARIANTS:
+        best = best_of(rows, variant)
+        diverged = sum(row.variant == variant and not np.isfinite(row.valid) for row in rows)
+        line = f"| {variant} | {min(best, default=np.nan):.4f} | {np.mean(best):.4f} "
+        if variant == VANILLA:
+            line += f"| | | | {diverged} |"
+        else:
+            welch = stats.ttest_ind(best, best_of(rows, VANILLA), equal_var=False).pvalue
+            both = [d for d in paired[variant] if np.isfinite(paired[variant][d]) and np.isfinite(paired[VANILLA][d])]
+            differences = np.array([paired[variant][draw] - paired[VANILLA][draw] for draw in both])
+            wilcoxon = stats.wilcoxon(differences).pvalue
+            line += f"| {welch:.3f} | {(differences < 0).sum()} of {len(both)} | {wilcoxon:.3f} | {diverged} |"
+        lines.append((float(np.mean(best)), line))
+    print("\n".join(line for _, line in sorted(lines)))
+
+
+def print_importance(by_task: dict[str, list[Row]]) -> None:
+    """Prints the share of the variance of the validation loss that each key explains."""
+    print("\n| share of the variance | " + " | ".join(by_task) + " |")
+    print("| --- " * (len(by_task) + 1) + "|")
+    shares = {}
+    for task, rows in by_task.items():
+        shares[task] = importances([(row.trial.overrides, row.valid) for row in rows if np.isfinite(row.valid)])
+    for key in dict.fromkeys(key for each in shares.values() for key in each):
+        print(f"| `{key}` | " + " | ".join(f"{100 * each.get(key, 0):.0f} %" for each in shares.values()) + " |")
+
+
+def write_results(by_task: dict[str, list[Row]], path: Path) -> None:
+    """Writes a line for every trial."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        keys = list(next(iter(by_task.values()))[0].trial.overrides)
+        writer.writerow(["task", "draw", *keys, "state", "valid_loss", "test_loss", "seconds"])
+        for task, rows in by_task.items():
+            for row in rows:
+                values = [row.trial.overrides[key] for key in keys]
+                writer.writerow([task, row.draw, *values, row.trial.state, row.valid, row.test, row.trial.seconds])
+
+
+def draw_ranking(by_task: dict[str, list[Row]], path: Path) -> None:
+    """Draws the validation loss of every trial, and the median, by variant."""
+    figure = Figure(figsize=(4.5 * len(by_task), 3.6), layout="constrained")
+    for axes, (task, rows) in zip(figure.subplots(1, len(by_task), squeeze=False)[0], by_task.items(), strict=True):
+        for x, variant in enumerate(VARIANTS):
+            values = np.array([row.valid for row in rows if row.variant == variant])
+            axes.plot(np.full(len(values), x), values, ".", color="#3b82c4", alpha=0.6)
+            axes.plot([x - 0.3, x + 0.3], [np.nanmedian(values)] * 2, color="#e0792b")
+        axes.set_xticks(range(len(VARIANTS)), [name.removesuffix("_lstm") for name in VARIANTS], rotation=60)
+        axes.set_title(task, fontsize=10)
+        axes.set_ylabel("validation loss")
+        axes.grid(alpha=0.3)
+    save_figure(figure, path, "the figure")
+
+
+def main() -> None:
+    """Reads what is there of the sweeps, and compares it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, required=True, help="the folder of the sweeps")
+    runs = parser.parse_args().runs
+    by_task = {task: read_rows(read_sweep(runs / task)) for task in TASKS if (runs / task / "sweep.json").exists()}
+    by_task = {task: rows for task, rows in by_task.items() if rows}
+    if not by_task:
+        parser.error(f"--runs: {runs} holds no sweep of {', '.join(TASKS)} with a trial that is over")
+    write_results(by_task, HERE / "results.csv")
+    draw_ranking(by_task, HERE / "ranking.png")
+    for task, rows in by_task.items():
+        print_ranking(task, rows)
+    print_importance(by_task)
+
+
+if __name__ == "__main__":
+    main()
