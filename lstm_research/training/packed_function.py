@@ -80,7 +80,7 @@ class PackedFunction:
                 return state, result[1]
             return result
 
-        at_once = jax.vmap(one, in_axes=(0, 0, *(None if same else 0 for same in shared)))
+        at_once = one if chunk == 1 else jax.vmap(one, in_axes=(0, 0, *(None if same else 0 for same in shared)))
 
         def skip(numbers: Mapping[int, Any], active: Any, *arguments: Any) -> Any:
             shapes = jax.eval_shape(at_once, numbers, active, *arguments)
@@ -88,20 +88,21 @@ class PackedFunction:
             return (arguments[0], result) if updates else result
 
         def in_turn(numbers: Mapping[int, Any], active: Any, *arguments: Any) -> Any:
-            def run(part: Any) -> Any:
-                own = iter(part)
-                whole = [
-                    each if same else next(own) for each, same in zip((None, None, *arguments), of_all, strict=True)
-                ]
-                return jax.lax.cond(whole[1].any(), at_once, skip, *whole)
-
             of_all = (False, False, *shared)
-            given = (numbers, active, *arguments)
-            stacked = [each for each, same in zip(given, of_all, strict=True) if not same]
+
+            def run(part: list[Any]) -> Any:
+                own = iter(part)
+                given = [all_have if same else next(own) for all_have, same in zip(everything, of_all, strict=True)]
+                return jax.lax.cond(given[1].any(), at_once, skip, *given)
+
+            everything = (numbers, active, *arguments)
+            stacked = [each for each, same in zip(everything, of_all, strict=True) if not same]
+            if chunk == 1:
+                return jax.lax.map(run, stacked)
             parts = jax.tree.map(lambda x: x.reshape(rows // chunk, chunk, *x.shape[1:]), stacked)
             return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), jax.lax.map(run, parts))
 
-        function = at_once if chunk == rows else in_turn
+        function = at_once if chunk == rows > 1 else in_turn
         if mesh is not None:
             of_trials, of_all = PartitionSpec(AXIS), PartitionSpec()
             specs = (of_trials, of_trials, *(of_all if same else of_trials for same in shared))
@@ -140,10 +141,7 @@ def _check_memory(compiled: Any, size: int) -> None:
         return
     needed = analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     statistics = device.memory_stats()
-    if statistics is not None:
-        room = statistics["bytes_limit"] - statistics["bytes_in_use"]
-    else:
-        room = _host_memory()
+    room = statistics["bytes_limit"] - statistics["bytes_in_use"] if statistics is not None else _host_memory()
     if needed > room:
         fits = max(1, int(size * room / needed))
         raise UserError(
