@@ -17,8 +17,8 @@ table with the columns path and transcript. The model is a bidirectional LSTM wi
     lstm-research predict --workdir=runs/czech --audio=recordings --output=transcripts.jsonl
     lstm-research predict --workdir=runs/czech --audio=one.ogg --alignment_plot=one.png
 
-Cost: the digits 7 minutes on 2 busy CPU cores, Czech 41 minutes for 1500 of its 4000 steps. Expected: word error rate
-0.6 % on the test split of the digits (seed 0); character error rate 53 % on that of Czech after 1500 steps.
+Cost: the digits 6 minutes on 2 busy CPU cores, Czech 15 to 41 minutes for 1500 of its 4000 steps. Expected: word error
+rate 0.6 % on the test split of the digits (seed 0); character error rate 53 % on that of Czech after 1500 steps.
 """
 
 from ml_collections import ConfigDict

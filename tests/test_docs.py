@@ -38,7 +38,7 @@ def test_block_runs(document, line, code):
 
 
 def test_the_documents_have_all_their_blocks():
-    assert {document.name for document in DOCUMENTS} == {"analysis.md", "reuse.md"}
+    assert {document.name for document in DOCUMENTS} == {"analysis.md", "reuse.md", "sweeps.md"}
     texts = [document.read_text(encoding="utf-8") for document in DOCUMENTS]
     text = "".join(texts)
     assert len(blocks()) == text.count("```python") == text.count("```") / 2 > 0

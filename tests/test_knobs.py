@@ -73,13 +73,13 @@ def all_keys(task: str) -> set[str]:
         keys.add(f"{section}.name")
         for name, constructor in table.items():
             keys |= {f"{section}[{name}].{keyword}" for keyword in keywords(constructor) - given}
-    keys |= {f"model.dropout.{keyword}" for keyword in keywords(DropoutRates)}
+    keys |= {"model.num_params", *(f"model.dropout.{keyword}" for keyword in keywords(DropoutRates))}
     if task == "speech_recognition":
         keys |= {f"task.spec_augment.{keyword}" for keyword in keywords(SpecAugment)}
     if task == "language_modelling":
         keys |= {"seed"} | {f"training.{keyword}" for keyword in keywords(TrainingOptions)}
         keys |= {f"optimizer.{keyword}" for keyword in keywords(make_optimizer) - {"num_steps"}}
-        keys |= {"model.num_params", *(f"task.neural_cache.{keyword}" for keyword in keywords(NeuralCache))}
+        keys |= {f"task.neural_cache.{keyword}" for keyword in keywords(NeuralCache)}
         keys |= {f"task.dynamic_evaluation.{keyword}" for keyword in keywords(DynamicEvaluation)}
     return keys
 
@@ -173,6 +173,26 @@ def observed(see: Callable[[Experiment], Any]) -> Callable[[Config], Any]:
         return memory[text]
 
     return look
+
+
+def num_params(config: Config) -> int:
+    """Returns the number of parameters of the model of a config."""
+    task = make_experiment(json.dumps(config, sort_keys=True)).task
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0))))
+
+
+@pytest.mark.parametrize("task", TABLES)
+def test_num_params_is_kept_by_the_widest_model_that_has_no_more(task: str) -> None:
+    config, _ = before_and_after(task, "model.num_params")
+    wanted = config["model"]["num_params"]
+    assert num_params(config) <= wanted
+    note = next(note for note in make_experiment(json.dumps(config, sort_keys=True)).notes if "num_params" in note)
+    wider = json.loads(json.dumps(config))
+    del wider["model"]["num_params"]
+    wider["model"]["cell"]["hidden_size"] = width = int(note.rpartition(" ")[2]) + 1
+    if task == "language_modelling":
+        wider["model"].setdefault("embedding_size", width)
+    assert num_params(wider) > wanted
 
 
 @observed

@@ -96,7 +96,7 @@ def line_chart(
             axes.plot(x[kept], y[kept], line.style, color=color, linewidth=1.4, marker=marker)
         if log and any((np.asarray(line.y, float) > 0).any() for line in lines):
             axes.set_yscale("log")
-            _label_logarithmic(axes.yaxis)
+            label_logarithmic(axes.yaxis)
         axes.locator_params(axis="x", integer=True)  # steps are whole
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.grid(visible=True)
@@ -142,7 +142,7 @@ def histogram_chart(values: Float[np.ndarray, "N"], *, xlabel: str, ylabel: str)
     def draw(axes: Axes) -> None:
         axes.stairs(counts, edges, linewidth=1.4)
         axes.set_xscale("log")
-        _label_logarithmic(axes.xaxis)
+        label_logarithmic(axes.xaxis)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.grid(visible=True)
 
@@ -193,10 +193,10 @@ def heat_chart(
     return _svg(draw, size, f"{ylabel} over {xlabel}")
 
 
-def _label_logarithmic(axis: Axis) -> None:
+def label_logarithmic(axis: Axis) -> None:
     """Puts numbers on a logarithmic axis; matplotlib's own are formulas, which text in an SVG is not."""
     low, high = axis.get_view_interval()
-    if np.log10(high / low) < 4:
+    if np.log10(high / low) < 2:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

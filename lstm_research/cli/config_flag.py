@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from ml_collections import ConfigDict, config_flags
 
 from lstm_research.common.errors import UserError
 
-_NONE = re.compile(r"--?config\.([\w.]+)=None")
+# What the flag cannot read: None for a key that holds a number, and keys of a section that a recipe may leave out.
+_PUT_IN_LATER = re.compile(r"--?config\.([\w.]+)=(None)|--?config\.(parallel\.\w+)=(.*)")
+_OVERRIDE = re.compile(r"--?(no)?config\.")
 
 
 class _AnyValue(flags.ArgumentParser):
@@ -26,55 +29,96 @@ class _AnyValue(flags.ArgumentParser):
             return argument
 
 
-def define_config_flag() -> None:
-    """Defines `--config`. Which keys are overridden is read from `sys.argv`."""
+def define_config_flag(flag_values: Any = flags.FLAGS, arguments: Sequence[str] | None = None) -> None:
+    """Defines `--config`.
+
+    Args:
+      flag_values: where.
+      arguments: the command line that says which keys are overridden; None is that of this process.
+    """
     config_flags.register_flag_parser_for_type(type(None), _AnyValue())  # type: ignore[type-var]
     config_flags.DEFINE_config_file(
         "config",
         None,
         "The recipe, FILE.py or FILE.py:VARIANT. --config.KEY=VALUE overrides a key, also one that the recipe leaves "
         "at its default.",
+        flag_values=flag_values,
         lock_config=False,  # keys that a recipe leaves out may be set; which exist is checked where they are used
         accept_new_attributes=True,
-        sys_argv=without_none(sys.argv),
+        sys_argv=for_the_flag(sys.argv if arguments is None else arguments),
     )
 
 
-def without_none(arguments: list[str]) -> list[str]:
-    """Returns the arguments without overrides by None, which the flag cannot read for a key that holds a number.
+def parse_config(arguments: Sequence[str]) -> ConfigDict:
+    """Returns the config that a command line with these arguments gives, locked.
 
-    `read_config` puts them in.
+    Args:
+      arguments: `--config=RECIPE` and overrides.
+
+    Raises:
+      UserError: what the command would have said.
     """
-    return [argument for argument in arguments if not _NONE.fullmatch(argument)]
+    command = ["lstm-research", *arguments]
+    values = flags.FlagValues()
+    define_config_flag(values, command)
+    try:
+        values(for_the_flag(command))
+    except Exception as error:
+        raise UserError(explain(error, list(arguments))) from error
+    return read_config(values, command)[0]
 
 
-def read_config() -> tuple[ConfigDict, str]:
+def overrides(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments that override keys of the config.
+
+    Raises:
+      UserError: one is not written as `--config.key=value`.
+    """
+    found = [argument for argument in arguments if _OVERRIDE.match(argument)]
+    for argument in found:
+        if "=" not in argument or "noconfig." in argument.split("=")[0]:
+            raise UserError(f"{argument}: a sweep hands this on to its trials; write it as --config.key=value")
+    return found
+
+
+def for_the_flag(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments without overrides that the flag cannot read; `read_config` puts them in."""
+    return [argument for argument in arguments if not _PUT_IN_LATER.fullmatch(argument)]
+
+
+def read_config(flag_values: Any = flags.FLAGS, arguments: Sequence[str] | None = None) -> tuple[ConfigDict, str]:
     """Returns the config with its overrides, locked, and the text of its file.
+
+    Args:
+      flag_values: where `--config` was defined and parsed.
+      arguments: the command line; None is that of this process.
 
     Raises:
       UserError: no recipe is named, or there is no such file, or it gives no config.
     """
-    flag: Any = flags.FLAGS["config"]
+    flag: Any = flag_values["config"]
     if not flag.present:
         raise UserError("give a recipe with --config=FILE.py")
     path = Path(flag.config_filename.split(":")[0])
     source = _read(path)
-    config = flags.FLAGS.config
+    config = flag_values.config
     try:
         getattr(config, "seed", None)
     except OSError as error:  # the recipe itself could not read something, which the flag keeps until now
         raise UserError(f"recipe {path}: {error.__cause__ or error}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config() of the recipe {path} returns a {type(config).__name__}, not a ConfigDict")
-    for match in filter(None, map(_NONE.fullmatch, sys.argv)):
-        *groups, key = match[1].split(".")
+    for match in filter(None, map(_PUT_IN_LATER.fullmatch, sys.argv if arguments is None else arguments)):
+        *groups, key = (match[1] or match[3]).split(".")
         section = config
+        if match[3] and "parallel" not in config:
+            config.parallel = ConfigDict()
         for name in groups:
             section = section.get(name)
             if not isinstance(section, ConfigDict):
-                raise UserError(f"unknown config key {match[1]}: the recipe {path} has no group {name}")
+                raise UserError(f"unknown config key {match[1] or match[3]}: the recipe {path} has no group {name}")
         with section.ignore_type():
-            section[key] = None
+            section[key] = _AnyValue().parse(match[2] or match[4])
     config.lock()
     return config, source
 

@@ -10,6 +10,7 @@ from lstm_research.common.errors import UserError, unknown
 COMMANDS = {
     "data": "list, prepare and show datasets",
     "train": "train a model from a config, or go on with a run",
+    "sweep": "train many trials of a config, chosen by a sweep file",
     "evaluate": "evaluate a run on a split",
     "predict": "let a run predict: text, labels, translations, transcripts, forecasts",
     "report": "write a page about a run, or one that compares several",
@@ -23,8 +24,9 @@ INTERRUPTED = 130
 def main() -> NoReturn:
     """Runs the command that `sys.argv` gives, and exits.
 
-    Exit codes: 0 done, 2 a mistake that the user can correct (one line on stderr), 1 a run that diverged or a fault of
-    this program (with a traceback), 143 a run that was told to stop and saved its state, 130 interrupted.
+    Exit codes: 0 done, 2 a mistake that the user can correct (one line on stderr), 1 a run that diverged, a sweep
+    of which no trial was finished, or a fault of this program (with a traceback), 143 a run or sweep that was told to
+    stop and saved its state, 130 interrupted.
     """
     try:
         code = _main(sys.argv[1:])
@@ -59,7 +61,7 @@ def run(command: str, arguments: list[str]) -> int:
     # Imported here, not above: the usage line must not cost the start of JAX.
     from absl import app, flags, logging
 
-    from lstm_research.cli.config_flag import explain, without_none
+    from lstm_research.cli.config_flag import explain, for_the_flag
 
     module = importlib.import_module(f"lstm_research.cli.{command}")
     of_libraries = set(flags.FLAGS)
@@ -75,7 +77,7 @@ def run(command: str, arguments: list[str]) -> int:
         # The libraries' own reports are for --verbosity=0 and up; while a recipe is read they only double ours.
         logging.set_verbosity(logging.ERROR)
         try:
-            rest = flags.FLAGS(without_none(argv))
+            rest = flags.FLAGS(for_the_flag(argv))
         except Exception as error:
             if "--debug" in argv:
                 raise

@@ -1,7 +1,8 @@
-"""`lstm-research report`: writes one HTML page about a run, or one that compares several.
+"""`lstm-research report`: writes one HTML page about a run, or about a sweep, or one that compares several runs.
 
 lstm-research report --workdir=runs/sentiment
 lstm-research report --workdir=runs/lstm --workdir=runs/gru --output=comparison.html
+lstm-research report --workdir=sweeps/rates
 """
 
 from pathlib import Path
@@ -14,8 +15,8 @@ from lstm_research.common.errors import UserError
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_multi_string("workdir", None, "The folder of a run; given several times, the runs are compared.")
-    flags.DEFINE_string("output", None, "The page to write; WORKDIR/report.html for one run if left out.")
+    flags.DEFINE_multi_string("workdir", None, "The folder of a run or a sweep; of several runs, they are compared.")
+    flags.DEFINE_string("output", None, "The page to write; WORKDIR/report.html if left out, for one folder.")
 
 
 def main(argv: list[str]) -> None:
@@ -33,8 +34,13 @@ def main(argv: list[str]) -> None:
         check_place("output", output)
     # Imported here, not above: --help and mistakes in flags must not wait for JAX.
     from lstm_research.analysis.report import comparison_report, run_report
+    from lstm_research.sweeps.definition import SweepDefinition
+    from lstm_research.sweeps.page import sweep_page
     from lstm_research.training.files import write_atomically
 
-    text = run_report(paths[0]) if len(paths) == 1 else comparison_report(paths)
+    if len(paths) == 1 and SweepDefinition.is_in(paths[0]):
+        text = sweep_page(paths[0])
+    else:
+        text = run_report(paths[0]) if len(paths) == 1 else comparison_report(paths)
     write_atomically(output, text)
     print(f"wrote {output}")

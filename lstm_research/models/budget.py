@@ -1,5 +1,6 @@
 """Models of a given number of parameters: which width fits."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from lstm_research.common.errors import UserError
 Section = Mapping[str, Any]
 
 
-def with_width(section: Section, width: int | None = None) -> dict[str, Any]:
+def with_width(section: Section, width: int | None = None, *, embedding: bool = True) -> dict[str, Any]:
     """Returns the config's section `model` with its width filled in, where `num_params` stands for it.
 
     The width is `cell.hidden_size`, and `embedding_size` too where that is left out.
@@ -19,9 +20,10 @@ def with_width(section: Section, width: int | None = None) -> dict[str, Any]:
     Args:
       section: the section; without `num_params` it is returned as it is.
       width: None is one that serves to check the rest of the section.
+      embedding: whether the model has an `embedding_size`.
 
     Raises:
-      UserError: the section has `num_params` and a width, or no cell, or tied weights that have no one size.
+      UserError: the section has `num_params` and a width, or no cell.
     """
     section = dict(section)
     num_params = section.pop("num_params", None)
@@ -37,20 +39,17 @@ def with_width(section: Section, width: int | None = None) -> dict[str, Any]:
             f"model.num_params = {num_params:,} picks model.cell.hidden_size, which is set to {cell['hidden_size']}; "
             "set one of them to None"
         )
-    sizes = [section.get(name) for name in ("embedding_size", "last_hidden_size")]
-    if section.get("tied") and sizes[0] != sizes[1] and not (section.get("softmax") or {}).get("latent_size"):
-        raise UserError(
-            "model.tied with model.num_params: leave model.embedding_size and model.last_hidden_size both out, or give "
-            f"both the same number, got {sizes[0]} and {sizes[1]}"
-        )
     if section.get("embedding_size") is None:
         section.pop("embedding_size", None)
     if width is None:
         width = section.get("embedding_size", 8)
-    return {"embedding_size": width, **section, "cell": {**cell, "hidden_size": width}}
+    widths = {"embedding_size": width} if embedding else {}
+    return {**widths, **section, "cell": {**cell, "hidden_size": width}}
 
 
-def fit_width(section: Section, make: Callable[[dict[str, Any]], nnx.Module]) -> dict[str, Any]:
+def fit_width(
+    section: Section, make: Callable[[dict[str, Any]], nnx.Module], *, embedding: bool = True
+) -> dict[str, Any]:
     """Returns the section `model` with the largest width that keeps all parameters within its `num_params`.
 
     All parameters of the model count: embeddings and output layer too, tied weights once.
@@ -58,14 +57,23 @@ def fit_width(section: Section, make: Callable[[dict[str, Any]], nnx.Module]) ->
     Args:
       section: see `with_width`.
       make: builds the model of a section; the number of parameters must grow with the width.
+      embedding: see `with_width`.
 
     Raises:
       UserError: even the smallest model has too many; see `with_width` too.
     """
-    checked = with_width(section)
+    sized = functools.partial(with_width, section, embedding=embedding)
+    checked = sized()
     if section.get("num_params") is None:
         return checked
-    return with_width(section, widest(lambda width: make(with_width(section, width)), section["num_params"]))
+    return sized(widest(lambda width: make(sized(width)), section["num_params"]))
+
+
+def width_notes(section: Section, sized: Section) -> tuple[str, ...]:
+    """Returns what is worth saying of the width that `fit_width` found: nothing without `num_params`."""
+    if section.get("num_params") is None:
+        return ()
+    return (f"model.num_params: model.cell.hidden_size = {sized['cell']['hidden_size']}",)
 
 
 def widest(make: Callable[[int], nnx.Module], num_params: int) -> int:

@@ -20,6 +20,7 @@ from lstm_research.data.series.datasets import SERIES_DATASETS
 from lstm_research.data.series.frequency import Times
 from lstm_research.data.series.scaling import ScaledSeries, SeriesScaler
 from lstm_research.data.series.windows import ForecastWindows, rolling_origins, training_origins
+from lstm_research.models.budget import fit_width, width_notes, with_width
 from lstm_research.models.cells import CELLS
 from lstm_research.models.forecaster import FORECASTERS, Window, WindowSizes
 from lstm_research.models.layers import DropoutRates, functional
@@ -120,7 +121,8 @@ class Forecasting(Task):
         self._windows: dict[str, ForecastWindows] = {}
         self._files = files
         # An impossible model is refused before data is read.
-        trial = self._make_model(WindowSizes(history, horizon, 2, 1, 1), jax.random.key(0), abstract=True)
+        sized = with_width(model, embedding=False)
+        trial = self._make_model(sized, WindowSizes(history, horizon, 2, 1, 1), jax.random.key(0), abstract=True)
         self._counts = trial.distribution.counts
         self.draws = trial.draws
         if num_samples is not None and not trial.draws:
@@ -166,7 +168,7 @@ class Forecasting(Task):
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Draws the model's parameters."""
-        return functional(self._make_model(self._sizes, key))[1]
+        return functional(self._make_model(self._sized_config, self._sizes, key))[1]
 
     def loss(
         self, params: Params, batch: Mapping[str, Array], carry: Any, key: PRNGKeyArray | None
@@ -360,9 +362,15 @@ class Forecasting(Task):
         return ForecastWindows(series, origins, history=history or self.history, horizon=self.horizon, where=where)
 
     def _set_scaler(self, scaler: SeriesScaler) -> None:
-        """Keeps how series are scaled, and the model as a pure function of its parameters."""
+        """Keeps how series are scaled, fixes the model's sizes, and keeps it as a function of its parameters."""
         self.scaler = scaler
-        self._apply = functional(self._make_model(self._sizes, jax.random.key(0), abstract=True))[0]
+
+        def make(config: Mapping[str, Any]) -> Any:
+            return self._make_model(config, self._sizes, jax.random.key(0), abstract=True)
+
+        self._sized_config = fit_width(self._model_config, make, embedding=False)
+        self.notes += width_notes(self._model_config, self._sized_config)
+        self._apply = functional(make(self._sized_config))[0]
 
     def _undefined_metrics(self) -> tuple[str, ...]:
         """Says which metrics have nothing to be divided by, so that `training.metric` cannot be one of them."""
@@ -380,12 +388,14 @@ class Forecasting(Task):
         scaler = self.scaler
         return WindowSizes(self.history, self.horizon, len(scaler.targets), scaler.num_known, scaler.num_static)
 
-    def _make_model(self, sizes: WindowSizes, key: PRNGKeyArray, *, abstract: bool = False) -> Any:
+    def _make_model(
+        self, config: Mapping[str, Any], sizes: WindowSizes, key: PRNGKeyArray, *, abstract: bool = False
+    ) -> Any:
         """Builds the model; without arrays if `abstract`."""
         make = functools.partial(
             build,
             FORECASTERS,
-            self._model_config,
+            config,
             where="model",
             parts={"cell": CELLS, "dropout": DropoutRates, "distribution": DISTRIBUTIONS},
             sizes=sizes,

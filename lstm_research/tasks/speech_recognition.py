@@ -23,6 +23,7 @@ from lstm_research.decoding.fusion import Fusion
 from lstm_research.decoding.prefixes import Labelling
 from lstm_research.decoding.transcripts import Transcript, transcribed
 from lstm_research.models.acoustic import ACOUSTIC_MODELS
+from lstm_research.models.budget import fit_width, width_notes, with_width
 from lstm_research.models.cells import CELLS
 from lstm_research.models.layers import DropoutRates, functional
 from lstm_research.models.layers.attention import ATTENTIONS
@@ -131,7 +132,8 @@ class SpeechRecognition(Task):
         self._files = files
         self.statistics: Statistics | None = None
         # An impossible model is refused before data is read.
-        encoder = self._make_model(2, 3, 2, jax.random.key(0), abstract=True).encoder
+        sized = with_width(model, embedding=False)
+        encoder = self._make_model(sized, 2, 3, 2, jax.random.key(0), abstract=True).encoder
         self.model_name = model["name"]
         self.reduction, self.bidirectional = encoder.reduction, encoder.bidirectional
         if files is None:
@@ -191,7 +193,7 @@ class SpeechRecognition(Task):
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Draws the model's parameters."""
-        return functional(self._make_model(*self._sizes, key))[1]
+        return functional(self._make_model(self._sized_config, *self._sizes, key))[1]
 
     def loss(
         self, params: Params, batch: Mapping[str, Array], carry: Any, key: PRNGKeyArray | None
@@ -454,13 +456,20 @@ class SpeechRecognition(Task):
             )
 
     def _make_model(
-        self, num_features: int, vocabulary_size: int, blank_id: int, key: PRNGKeyArray, *, abstract: bool = False
+        self,
+        config: Mapping[str, Any],
+        num_features: int,
+        vocabulary_size: int,
+        blank_id: int,
+        key: PRNGKeyArray,
+        *,
+        abstract: bool = False,
     ) -> Any:
         """Builds the model; without arrays if `abstract`."""
         make = functools.partial(
             build,
             ACOUSTIC_MODELS,
-            self._model_config,
+            config,
             where="model",
             parts={"cell": CELLS, "attention": ATTENTIONS, "dropout": DropoutRates},
             num_features=num_features,
@@ -472,8 +481,14 @@ class SpeechRecognition(Task):
         return make(rngs=nnx.Rngs(params=key))
 
     def _set_apply(self) -> None:
-        """Keeps the model as a pure function of its parameters."""
-        self.apply = functional(self._make_model(*self._sizes, jax.random.key(0), abstract=True))[0]
+        """Fixes the model's sizes, and keeps it as a pure function of its parameters."""
+
+        def make(config: Mapping[str, Any]) -> Any:
+            return self._make_model(config, *self._sizes, jax.random.key(0), abstract=True)
+
+        self._sized_config = fit_width(self._model_config, make, embedding=False)
+        self.notes += width_notes(self._model_config, self._sized_config)
+        self.apply = functional(make(self._sized_config))[0]
 
 
 def _count(found: np.ndarray, names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from lstm_research.common.errors import UserError, check_at_least
 from lstm_research.data.synthetic import SYNTHETIC_DATASETS, Examples, SyntheticDataset
 from lstm_research.data.synthetic.batches import EvaluationSequences, TrainingSequences
 from lstm_research.data.synthetic.table import as_table
+from lstm_research.models.budget import fit_width, width_notes
 from lstm_research.models.cells import CELLS
 from lstm_research.models.layers import DropoutRates, functional
 from lstm_research.models.sequence_model import SequenceModel
@@ -65,16 +66,21 @@ class Synthetic(Task):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.dataset: SyntheticDataset = build(SYNTHETIC_DATASETS, dataset, where="dataset")
-        self._model_config = model
         self._files = files
-        self._apply = functional(nnx.eval_shape(lambda: self._make_model(jax.random.key(0))))[0]
+
+        def make(config: Mapping[str, Any]) -> nnx.Module:
+            return nnx.eval_shape(lambda: self._make_model(config, jax.random.key(0)))
+
+        self._sized_config = fit_width(model, make, embedding=False)
+        self.notes = width_notes(model, self._sized_config)
+        self._apply = functional(make(self._sized_config))[0]
 
     def load(self, source_files: Mapping[str, bytes] | None = None) -> None:
         """Draws what is held out, and says what the scores are to be compared with."""
         for split in self.splits():
             self.eval_batches(split)
         metric, threshold = self.dataset.solved
-        self.notes = (
+        self.notes += (
             f"baseline: loss {self.dataset.baseline:.4g} without memory; "
             f"solved: {metric} at {'least' if metric in self.higher_is_better else 'most'} {threshold:.4g}",
         )
@@ -98,7 +104,7 @@ class Synthetic(Task):
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Draws the model's parameters."""
-        return functional(self._make_model(key))[1]
+        return functional(self._make_model(self._sized_config, key))[1]
 
     def loss(
         self, params: Params, batch: Mapping[str, Array], carry: Any, key: PRNGKeyArray | None
@@ -170,10 +176,10 @@ class Synthetic(Task):
             self._files = None  # once is enough
         return self.dataset.examples(split)
 
-    def _make_model(self, key: PRNGKeyArray) -> nnx.Module:
+    def _make_model(self, config: Mapping[str, Any], key: PRNGKeyArray) -> nnx.Module:
         return build(
             MODELS,
-            self._model_config,
+            config,
             where="model",
             parts={"cell": CELLS, "dropout": DropoutRates},
             input_size=self.dataset.input_size,

@@ -22,6 +22,7 @@ from lstm_research.data.labelled_text import LABELLED_DATASETS
 from lstm_research.data.sentences import encode_texts, make_boundaries
 from lstm_research.data.vectors import read_vectors
 from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
+from lstm_research.models.budget import fit_width, width_notes, with_width
 from lstm_research.models.cells import CELLS
 from lstm_research.models.classifier import Classifier
 from lstm_research.models.layers import DropoutRates, functional
@@ -169,7 +170,8 @@ class TextClassification(Task):
         self._vectors: tuple[np.ndarray, np.ndarray] | None = None
         self._examples: dict[str, _Examples] = {}
         self._files = files
-        self._make_model(2, 2, jax.random.key(0), abstract=True)  # an impossible model is refused before data is read
+        # An impossible model is refused before data is read.
+        self._make_model(with_width(model), 2, 2, jax.random.key(0), abstract=True)
         if files is None:
             self._dataset  # noqa: B018  (a wrong dataset is refused now)
         else:
@@ -198,7 +200,7 @@ class TextClassification(Task):
             self.vocabulary = source_vocabulary(source_files, self._vocabulary_name)
         self._set_apply()
         if self._vectors_path is not None:
-            self._vectors = read_vectors(self._vectors_path, self.vocabulary, self._model_config["embedding_size"])
+            self._vectors = read_vectors(self._vectors_path, self.vocabulary, self._sized_config["embedding_size"])
             found = len(self._vectors[0])
             note = f"task.vectors: {found:,} of the {len(self.vocabulary):,} {self.vocabulary.kind} have a vector"
             self.notes = (*self.notes, note)
@@ -231,7 +233,7 @@ class TextClassification(Task):
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Draws the model's parameters; words that have a vector start from it."""
-        params = functional(self._make_model(len(self.vocabulary), self._num_outputs, key))[1]
+        params = functional(self._make_model(self._sized_config, len(self.vocabulary), self._num_outputs, key))[1]
         if self._vectors is not None:
             ids, vectors = self._vectors
             params["embedding"]["table"] = params["embedding"]["table"].at[ids].set(vectors)
@@ -399,13 +401,19 @@ class TextClassification(Task):
         return 1 if self.labels.names is None else len(self.labels.names)
 
     def _make_model(
-        self, vocabulary_size: int, num_outputs: int, key: PRNGKeyArray, *, abstract: bool = False
+        self,
+        config: Mapping[str, Any],
+        vocabulary_size: int,
+        num_outputs: int,
+        key: PRNGKeyArray,
+        *,
+        abstract: bool = False,
     ) -> nnx.Module:
         """Builds the model; without arrays if `abstract`."""
         make = functools.partial(
             build,
             MODELS,
-            self._model_config,
+            config,
             where="model",
             parts={"cell": CELLS, "dropout": DropoutRates},
             vocabulary_size=vocabulary_size,
@@ -416,9 +424,14 @@ class TextClassification(Task):
         return make(rngs=nnx.Rngs(params=key))
 
     def _set_apply(self) -> None:
-        """Keeps the model as a pure function of its parameters."""
-        model = self._make_model(len(self.vocabulary), self._num_outputs, jax.random.key(0), abstract=True)
-        self._apply = functional(model)[0]
+        """Fixes the model's sizes, and keeps it as a pure function of its parameters."""
+
+        def make(config: Mapping[str, Any]) -> nnx.Module:
+            return self._make_model(config, len(self.vocabulary), self._num_outputs, jax.random.key(0), abstract=True)
+
+        self._sized_config = fit_width(self._model_config, make)
+        self.notes += width_notes(self._model_config, self._sized_config)
+        self._apply = functional(make(self._sized_config))[0]
 
 
 def _collate(examples: _Examples, indices: np.ndarray, valid: np.ndarray, length: int) -> Batch:

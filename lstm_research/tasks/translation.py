@@ -29,6 +29,7 @@ from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
 from lstm_research.decoding import DECODERS, Decoder
 from lstm_research.decoding.hypotheses import Decode, ensemble, sentence_keys
 from lstm_research.decoding.text import printable
+from lstm_research.models.budget import fit_width, width_notes, with_width
 from lstm_research.models.cells import CELLS
 from lstm_research.models.layers import DropoutRates, functional
 from lstm_research.models.layers.attention import ATTENTIONS
@@ -159,7 +160,7 @@ class MachineTranslation(Task):
         self._decodes: dict[tuple[Decoder, int], Decode] = {}
         self._files = files
         # An impossible model is refused before data is read.
-        self.attends = self._make_model(2, 2, jax.random.key(0), abstract=True).attends
+        self.attends = self._make_model(with_width(model), 2, 2, jax.random.key(0), abstract=True).attends
         needing = {
             "task.coverage_loss": coverage_loss,
             "task.decoder.coverage_penalty": getattr(self.decoder, "coverage_penalty", 0),
@@ -224,7 +225,8 @@ class MachineTranslation(Task):
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Draws the model's parameters."""
-        return functional(self._make_model(len(self.source_vocabulary), len(self.target_vocabulary), key))[1]
+        sizes = len(self.source_vocabulary), len(self.target_vocabulary)
+        return functional(self._make_model(self._sized_config, *sizes, key))[1]
 
     def loss(
         self, params: Params, batch: Mapping[str, Array], carry: Any, key: PRNGKeyArray | None
@@ -455,16 +457,30 @@ class MachineTranslation(Task):
         return self.target_vocabulary.end_id
 
     def _set_vocabularies(self, source: Vocabulary, target: Vocabulary) -> None:
-        """Keeps the vocabularies, and the model as a pure function of its parameters."""
+        """Keeps the vocabularies, fixes the model's sizes, and keeps it as a pure function of its parameters."""
         self.source_vocabulary, self.target_vocabulary = source, target
-        self._apply = functional(self._make_model(len(source), len(target), jax.random.key(0), abstract=True))[0]
 
-    def _make_model(self, source_size: int, target_size: int, key: PRNGKeyArray, *, abstract: bool = False) -> Seq2Seq:
+        def make(config: Mapping[str, Any]) -> Seq2Seq:
+            return self._make_model(config, len(source), len(target), jax.random.key(0), abstract=True)
+
+        self._sized_config = fit_width(self._model_config, make)
+        self.notes += width_notes(self._model_config, self._sized_config)
+        self._apply = functional(make(self._sized_config))[0]
+
+    def _make_model(
+        self,
+        config: Mapping[str, Any],
+        source_size: int,
+        target_size: int,
+        key: PRNGKeyArray,
+        *,
+        abstract: bool = False,
+    ) -> Seq2Seq:
         """Builds the model; without arrays if `abstract`."""
         make = functools.partial(
             build,
             MODELS,
-            self._model_config,
+            config,
             where="model",
             parts={"cell": CELLS, "attention": ATTENTIONS, "dropout": DropoutRates},
             source_size=source_size,

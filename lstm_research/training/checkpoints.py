@@ -24,9 +24,13 @@ from jaxtyping import PyTree
 from lstm_research.common.errors import UserError
 from lstm_research.training.files import sync_folder
 from lstm_research.training.metrics import DivergedError
+from lstm_research.training.parallel import place_like
 from lstm_research.training.weights import content_digest, describe, fill, mismatch, named_leaves
 
 Host = dict[str, Any]
+
+# Of several processes one reads and writes. Otherwise orbax would wait there for the others, which do not come.
+_OF_ONE_PROCESS = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 
 
 class _DamagedError(Exception):
@@ -40,13 +44,15 @@ class Checkpoints:
       directory: where they are kept, one folder a step. Damaged ones are moved to `damaged` beside it.
       keep: how many of the newest are kept.
       warn: takes one line about a damaged checkpoint.
+      write: whether this process is the one that writes; another one only looks whether what it would save is finite.
     """
 
-    def __init__(self, directory: Path, keep: int, warn: Callable[[str], None] = print):
+    def __init__(self, directory: Path, keep: int, warn: Callable[[str], None] = print, *, write: bool = True):
         self._directory = Path(directory).absolute()
         self._damaged = self._directory.parent / "damaged"
         self._keep = keep
         self._warn = warn
+        self._write = write
         self._manager: ocp.CheckpointManager | None = None
         self._saved: set[int] = set()
 
@@ -75,6 +81,8 @@ class Checkpoints:
                 finite = np.isfinite(array.astype(np.float32) if array.dtype.itemsize < 4 else array)
                 if not finite.all():
                     raise DivergedError(step, f"{name} holds {array[~finite].flat[0]}")
+        if not self._write:
+            return
         if step in self.steps():
             raise FileExistsError(f"there is a checkpoint of step {step} in {self._directory}")
         table = {name: describe(leaf) for name, leaf in leaves.items()}
@@ -163,7 +171,13 @@ class Checkpoints:
     def _writer(self) -> ocp.CheckpointManager:
         if self._manager is None:
             self._clear_unfinished()
-            options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=False)
+            self._directory.mkdir(parents=True, exist_ok=True)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep,
+                create=False,
+                enable_async_checkpointing=False,
+                multiprocessing_options=_OF_ONE_PROCESS,
+            )
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         return self._manager
 
@@ -186,11 +200,11 @@ def _read_verified(path: Path) -> tuple[Host, dict[str, str], dict[str, np.ndarr
       _DamagedError: they cannot be read, or are not what was written.
     """
     try:
-        with _one_exception(), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        with _one_exception(), _reader(ocp.JsonCheckpointHandler) as reader:
             record = reader.restore(path / "record")
         note = json.loads(record["note"])
         host, table = note["host"], note["leaves"]
-        with _one_exception(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        with _one_exception(), _reader(ocp.PyTreeCheckpointHandler) as reader:
             arrays = {name: np.asarray(array) for name, array in reader.restore(path / "state").items()}
         for name in table.keys() - arrays.keys():
             arrays[name] = _empty(table[name])
@@ -203,6 +217,10 @@ def _read_verified(path: Path) -> tuple[Host, dict[str, str], dict[str, np.ndarr
     if not intact:
         raise _DamagedError("its content does not match its digest")
     return host, table, arrays
+
+
+def _reader(handler: Callable[..., Any]) -> ocp.Checkpointer:
+    return ocp.Checkpointer(handler(multiprocessing_options=_OF_ONE_PROCESS), multiprocessing_options=_OF_ONE_PROCESS)
 
 
 @contextlib.contextmanager
@@ -250,8 +268,7 @@ def _like(array: np.ndarray, leaf: Any) -> Any:
         like = jax.random.wrap_key_data(jnp.array(array), impl=jax.random.key_impl(leaf))
     else:
         like = jnp.array(array, dtype=leaf.dtype, copy=True)
-    # An array bound to its devices where the template's was free would make the training step compile again.
-    return jax.device_put(like, leaf.sharding) if leaf.committed else like
+    return place_like(like, leaf)
 
 
 def _empty(described: str) -> np.ndarray:

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from lstm_research.training.metrics import MetricSums
+from lstm_research.training.parallel import Parallel
+from lstm_research.training.processes import same_on_all
 
 # Batches on their way before the host waits: enough to keep a device busy, few enough to stop soon when asked to.
 IN_FLIGHT = 16
@@ -31,11 +33,13 @@ class Evaluator:
 
     Args:
       task: gives `eval_batches`, `initial_carry`, `loss`, `metrics` and `scores`.
+      parallel: how batches are divided among devices; None as by default. `scores` runs on one.
     """
 
-    def __init__(self, task: Any):
+    def __init__(self, task: Any, parallel: Parallel | None = None):
         self._task = task
-        self._step = jax.jit(make_evaluation_step(task))
+        self._parallel = parallel or Parallel()
+        self._step = self._parallel.compile_evaluation(make_evaluation_step(task))
 
     def evaluate(
         self, params: PyTree, split: str, should_stop: Callable[[], bool] = lambda: False
@@ -54,7 +58,7 @@ class Evaluator:
           Metrics by name, or None if `should_stop` said so.
         """
         batches = self._task.eval_batches(split)
-        params = jax.device_put(params)  # once, and not for every batch, where they come from a file
+        params = self._parallel.place_params(params)
         sums = MetricSums()
         pending: list[dict[str, tuple[Any, Any]]] = []
         carry = None
@@ -63,15 +67,16 @@ class Evaluator:
                 return None
             batch = batches[index]
             if carry is None:
-                carry = self._task.initial_carry(params, num_rows(batch))
-            metrics, carry = self._step(params, batch, carry)
+                carry = self._task.initial_carry(self._parallel.on_one_device(params), num_rows(batch))
+                carry = self._parallel.place_batch(carry)
+            metrics, carry = self._step(params, self._parallel.place_batch(batch), carry)
             pending.append(metrics)
             if len(pending) == IN_FLIGHT:
                 _drain(pending, sums)
         _drain(pending, sums)
         metrics = self._task.metrics(sums.as_dict())
-        scores = self._task.scores(params, split, should_stop)
-        return None if scores is None else metrics | scores
+        scores = self._task.scores(self._parallel.on_one_device(params), split, should_stop)
+        return None if scores is None else metrics | same_on_all(scores)
 
     def metric_names(self, params: PyTree, split: str) -> list[str]:
         """Returns the names of the metrics that `evaluate` gives, without computing any."""

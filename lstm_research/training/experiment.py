@@ -1,6 +1,7 @@
 """An experiment: everything that a config describes, built and checked before anything is written."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,16 +12,18 @@ import jax
 from ml_collections import ConfigDict
 
 from lstm_research.common.arrays import Params
-from lstm_research.common.build import build, check_keywords
+from lstm_research.common.build import build, build_section, check_keywords
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.tasks import TASKS
 from lstm_research.tasks.warm_start import check_wiring
 from lstm_research.training.optimizers import Optimizer, build_optimizer
+from lstm_research.training.parallel import Parallel
 from lstm_research.training.step import Sums, TrainState, init_state, make_train_step
 from lstm_research.training.weights import load_weights
 from lstm_research.training.workdir import Workdir, read_workdir
 
 SECTIONS = ("dataset", "model", "optimizer", "seed", "task", "training", "vocabulary")
+OPTIONAL_SECTIONS = ("parallel",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Experiment:
       task: data, model, loss and metrics.
       optimizer: see `build_optimizer`.
       training: see `TrainingOptions`.
-      train_step: see `make_train_step`.
+      parallel: how a step is divided among devices.
       warm_start: puts weights of `training.init_from` in the place of random ones; None without.
       notes: what is worth saying when the run starts.
     """
@@ -86,7 +89,7 @@ class Experiment:
     task: Any
     optimizer: Optimizer
     training: TrainingOptions
-    train_step: Callable[[TrainState, Any], tuple[TrainState, Sums]]
+    parallel: Parallel
     warm_start: Callable[[Params], Params] | None = None
     notes: tuple[str, ...] = ()
 
@@ -104,25 +107,10 @@ class Experiment:
         Raises:
           UserError: anything in the config that does not fit, named by its key.
         """
+        training, parallel, optimizer, task = make_parts(config, files if like is None else like.task.files())
         sections = check_sections(config)
-        training = make_training_options(sections["training"])
-        optimizer = build_optimizer(sections["optimizer"], training.num_steps)
-        task = build(
-            TASKS,
-            sections["task"],
-            where="task",
-            dataset=sections["dataset"],
-            vocabulary=sections["vocabulary"],
-            model=sections["model"],
-            files=files if like is None else like.task.files(),
-        )
         if like is not None:
             task.share_data(like.task)
-        if task.batch_size % training.accumulation_steps:
-            raise UserError(
-                f"training.accumulation_steps = {training.accumulation_steps} does not divide task.batch_size = "
-                f"{task.batch_size}"
-            )
         source: Any = ()
         if files is None:
             source = read_source(training.init_from, sections["model"]) if training.init_from is not None else ()
@@ -132,13 +120,18 @@ class Experiment:
         if source:  # what does not fit is refused now
             notes += (task.warm_start(jax.eval_shape(task.init, jax.random.key(0)), source[0])[1],)
         warm_start = (lambda params: task.warm_start(params, source[0])[0]) if source else None
-        train_step = make_train_step(
-            task,
-            optimizer,
-            accumulation_steps=training.accumulation_steps,
-            average_decay=training.average_decay,
+        return cls(config, sections["seed"], task, optimizer, training, parallel, warm_start, notes)
+
+    @functools.cached_property
+    def train_step(self) -> Callable[[TrainState, Any], tuple[TrainState, Sums]]:
+        """The compiled step, see `make_train_step`; made when it is asked for, because it depends on the devices."""
+        return make_train_step(
+            self.task,
+            self.optimizer,
+            accumulation_steps=self.training.accumulation_steps,
+            average_decay=self.training.average_decay,
+            parallel=self.parallel,
         )
-        return cls(config, sections["seed"], task, optimizer, training, train_step, warm_start, notes)
 
     def init_state(self) -> TrainState:
         """Returns the state before the first step."""
@@ -156,6 +149,39 @@ class Experiment:
         """Yields the batches of step `start_step` and all after it; the next ones are made in the background."""
         batches = self.task.train_batches(self.seed)[start_step:]
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
+
+
+def make_parts(
+    config: Any, files: Mapping[str, bytes] | None = None
+) -> tuple[TrainingOptions, Parallel, Optimizer, Any]:
+    """Returns training options, division, optimizer and task of a config: all that can be checked without its data.
+
+    Args:
+      config: the whole config.
+      files: see `Experiment.from_config`.
+
+    Raises:
+      UserError: anything in the config that does not fit, named by its key.
+    """
+    sections = check_sections(config)
+    training = make_training_options(sections["training"])
+    parallel = build_section(Parallel, sections.get("parallel", {}), where="parallel")
+    optimizer = build_optimizer(sections["optimizer"], training.num_steps)
+    task = build(
+        TASKS,
+        sections["task"],
+        where="task",
+        dataset=sections["dataset"],
+        vocabulary=sections["vocabulary"],
+        model=sections["model"],
+        files=files,
+    )
+    if task.batch_size % training.accumulation_steps:
+        raise UserError(
+            f"training.accumulation_steps = {training.accumulation_steps} does not divide task.batch_size = "
+            f"{task.batch_size}"
+        )
+    return training, parallel, optimizer, task
 
 
 def data_of(config: Any, *, seed: bool = True) -> str:
@@ -241,10 +267,12 @@ def check_sections(config: Any) -> dict[str, Any]:
     """
     sections: dict[str, Any] = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
     for key in sections:
-        if key not in SECTIONS:
-            raise unknown("config key", key, SECTIONS)
-    for key in SECTIONS:
+        if key not in SECTIONS + OPTIONAL_SECTIONS:
+            raise unknown("config key", key, SECTIONS + OPTIONAL_SECTIONS)
+    for key in (*SECTIONS, *OPTIONAL_SECTIONS):
         if key not in sections:
+            if key in OPTIONAL_SECTIONS:
+                continue
             raise UserError(f"config key {key!r} is missing; a config has {', '.join(SECTIONS)}")
         if key != "seed" and not isinstance(sections[key], Mapping):
             value = sections[key]

@@ -17,6 +17,7 @@ from lstm_research.training.environment import command_line
 from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.files import out_of_room
 from lstm_research.training.metrics import TensorBoard
+from lstm_research.training.processes import is_first, on_first, stop_signals
 from lstm_research.training.progress import RunProgress
 from lstm_research.training.run import FINISHED, Evaluation, Record, Requests, Run, Slot
 from lstm_research.training.stopping import StopSignals
@@ -62,17 +63,24 @@ def run(
     Raises:
       UserError: the workdir or the disk cannot be used; the last good checkpoint is intact.
     """
-    finished = finished_step(experiment.config, workdir, overwrite_config=overwrite_config)
+
+    def look() -> tuple[int | None, PyTree]:
+        return finished_step(experiment.config, workdir, overwrite_config=overwrite_config), ()
+
+    finished, _ = on_first(look, ())
     if finished is not None:
-        print(f"the run in {workdir} is finished at step {finished}", flush=True)
+        if is_first():
+            print(f"the run in {workdir} is finished at step {finished}", flush=True)
         return FINISHED
+    experiment.parallel.check(experiment.task.batch_size, experiment.training.accumulation_steps)
     start = Start(overwrite_config, config_source, command_line() if argv is None else list(argv))
-    with StopSignals() as signals:
-        evaluator = Evaluator(experiment.task)
-        check_start(experiment, workdir, evaluator)
+    with stop_signals() as signals:
+        evaluator = Evaluator(experiment.task, experiment.parallel)
+        check_metric(experiment, evaluator)
         with contextlib.ExitStack() as stack, room_on_disk(workdir):
             slot = Slot()
             one, requests = open_run(experiment, workdir, slot, signals, stack, start)
+            slot.state = experiment.parallel.place_state(slot.state)
             return _drive(experiment, one, slot, requests, evaluator, signals)
 
 
@@ -85,13 +93,6 @@ def finished_step(config: Any, workdir: Path, *, overwrite_config: bool = False)
     status = check_workdir(workdir, config, overwrite_config=overwrite_config).read_status()
     done = status.get("state") == "finished" and status.get("config_digest") == config_digest(config)
     return status["step"] if done else None
-
-
-def check_start(experiment: Any, workdir: Path, evaluator: Evaluator) -> None:
-    """Raises a `UserError` for what would end the run later: the metric that is to pick the best, room on the disk."""
-    shapes = jax.eval_shape(experiment.init_state)
-    _check_metric(experiment, evaluator, shapes.params)
-    _check_disk(experiment, workdir, shapes)
 
 
 @contextlib.contextmanager
@@ -128,32 +129,40 @@ def open_run(
     Returns:
       The run, and its requests, of which the first has not been asked for yet.
     """
-    digest = config_digest(experiment.config)
-    workdir, lock = open_workdir(path, experiment.config, overwrite_config=start.overwrite_config)
-    stack.callback(lock.release)
+    digest, shapes = config_digest(experiment.config), jax.eval_shape(experiment.init_state)
+    workdir, options = Workdir(path), experiment.training
     notes: list[str] = []
-    checkpoints = Checkpoints(workdir.checkpoints, experiment.training.keep_checkpoints, notes.append)
+    checkpoints = Checkpoints(workdir.checkpoints, options.keep_checkpoints, notes.append, write=is_first())
     stack.callback(checkpoints.close)
-    # First what can fail without a trace, then what writes.
-    state = experiment.init_state()
-    restored = checkpoints.restore_latest(state)
-    notes += workdir.initialize(experiment.config, experiment.task.files(), **asdict(start))
-    step, record, resumed = 0, Record(), restored is not None
-    if restored is not None:
+
+    def open_and_restore() -> tuple[tuple[int, dict[str, Any], bool], PyTree]:
+        _check_disk(experiment, path, shapes)
+        _, lock = open_workdir(path, experiment.config, overwrite_config=start.overwrite_config)
+        stack.callback(lock.release)
+        # First what can fail without a trace, then what writes.
+        state = experiment.init_state()
+        restored = checkpoints.restore_latest(state)
+        notes.extend(workdir.initialize(experiment.config, experiment.task.files(), **asdict(start)))
+        if restored is None:
+            notes.extend(experiment.notes)
+            return (0, asdict(Record()), False), state
         step, state, host = restored
         record = Record(**host)
-        notes += _forget_other_results(record, workdir, experiment.training.metric, digest)
-    else:
-        notes += experiment.notes
+        notes.extend(_forget_other_results(record, workdir, options.metric, digest))
+        return (step, asdict(record), True), state
+
+    (step, record, resumed), state = on_first(open_and_restore, shapes)
     slot.state = state
-    tensorboard = TensorBoard(workdir.tensorboard, step if workdir.tensorboard.exists() else None)
-    stack.callback(tensorboard.close)
-    options = experiment.training
-    progress = stack.enter_context(RunProgress(options.num_steps, step, workdir.log, experiment.task.unit, console))
+    tensorboard = None
+    if is_first():
+        tensorboard = TensorBoard(workdir.tensorboard, step if workdir.tensorboard.exists() else None)
+        stack.callback(tensorboard.close)
+    log = workdir.log if is_first() else None
+    progress = stack.enter_context(RunProgress(options.num_steps, step, log, experiment.task.unit, console))
     for note in notes:
         progress.say(note)
     one = Run(experiment, workdir, digest, checkpoints, signals, tensorboard, progress, slot)
-    return one, one.requests(step, record, restored=resumed)
+    return one, one.requests(step, Record(**record), restored=resumed)
 
 
 def _drive(
@@ -170,7 +179,8 @@ def _drive(
                 else:
                     if batches is None:
                         batches = iter(experiment.train_iterator(run.step))
-                    slot.state, answer = experiment.train_step(slot.state, next(batches))
+                    batch = experiment.parallel.place_batch(next(batches))
+                    slot.state, answer = experiment.train_step(slot.state, batch)
             except Exception as error:
                 requests.throw(error)
             request = requests.send(answer)
@@ -205,10 +215,10 @@ def _forget_other_results(record: Record, workdir: Workdir, metric: str, digest:
     return [f"the best result, of step {step}, is forgotten: {reason}"]
 
 
-def _check_metric(experiment: Any, evaluator: Evaluator, params: PyTree) -> None:
+def check_metric(experiment: Any, evaluator: Evaluator) -> None:
     """Raises a `UserError` now rather than at the first validation if it will not give the wanted metric."""
     if "valid" in experiment.task.splits():
-        names = evaluator.metric_names(params, "valid")
+        names = evaluator.metric_names(jax.eval_shape(experiment.init_state).params, "valid")
         if experiment.training.metric not in names:
             raise unknown("training.metric", experiment.training.metric, names)
 

@@ -17,6 +17,7 @@ import optax
 from lstm_research.common.arrays import Array, Float, Params
 from lstm_research.common.build import build, check_keywords
 from lstm_research.common.errors import UserError, unknown
+from lstm_research.training.parallel import place_like
 from lstm_research.training.schedules import SCHEDULES, Plateau, Schedule, as_float32
 
 
@@ -169,7 +170,8 @@ def build_optimizer(section: Mapping[str, Any], num_steps: int) -> Optimizer:
 
 def set_learning_rate_scale(opt_state: Any, scale: float) -> Any:
     """Returns the optimiser state with the plateau schedule's factor set."""
-    return optax.tree.set(opt_state, learning_rate_scale=jnp.float32(scale))
+    old = optax.tree.get(opt_state, "learning_rate_scale")
+    return optax.tree.set(opt_state, learning_rate_scale=place_like(jnp.float32(scale), old))
 
 
 def is_matrix(params: Params) -> Params:

@@ -19,7 +19,7 @@ from lstm_research.training.metrics import MetricSums
 from lstm_research.training.packed_function import AXIS, PackedFunction, out_of_memory, shapes_of
 from lstm_research.training.packed_program import TracedProgram
 from lstm_research.training.run import Slot
-from lstm_research.training.step import TrainState
+from lstm_research.training.step import TrainState, make_plain_step
 
 # Batches of training that are looked at to see whether their shapes vary.
 _LOOKED_AT = 16
@@ -41,7 +41,12 @@ class Member:
         self.state = jax.eval_shape(experiment.init_state)
         task = experiment.task
         self._functions: dict[str, Callable[..., Any]] = {
-            "update": experiment.train_step,
+            "update": make_plain_step(
+                task,
+                experiment.optimizer,
+                accumulation_steps=experiment.training.accumulation_steps,
+                average_decay=experiment.training.average_decay,
+            ),
             "carry": lambda params, batch: task.initial_carry(params, num_rows(batch)),
             "evaluation": make_evaluation_step(task),
         }

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lstm_research.common.errors import UserError
 from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.experiment import Experiment, data_of, files_to_resume_with, same_data
-from lstm_research.training.loop import Start, check_start, finished_step, open_run, room_on_disk
+from lstm_research.training.loop import Start, check_metric, finished_step, open_run, room_on_disk
 from lstm_research.training.pack import Group, Member, Pack, PackedSlot
 from lstm_research.training.run import FINISHED, PREEMPTED, Evaluation
 from lstm_research.training.stopping import StopSignals
@@ -137,7 +137,7 @@ class Packer:
             experiment = Experiment.from_config(trial.config, files=files, like=like)
             if not files and like is None:
                 self._loaded.append(experiment)
-            check_start(experiment, trial.path, Evaluator(experiment.task))
+            check_metric(experiment, Evaluator(experiment.task))
             trial.member = Member(experiment)
         except (UserError, OSError) as error:
             end(trial, Outcome(USER_ERROR, str(error)))

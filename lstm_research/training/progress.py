@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -20,19 +20,23 @@ class RunProgress:
     Args:
       num_steps: steps of the whole run.
       step: the step the run starts from.
-      log: the file that gets every line.
+      log: the file that gets every line; None shows and logs nothing.
       unit: what the targets are, of which the speed tells how many a second.
       console: where to show; None is standard output.
     """
 
-    def __init__(self, num_steps: int, step: int, log: Path, unit: str = "tokens", console: Console | None = None):
+    def __init__(
+        self, num_steps: int, step: int, log: Path | None, unit: str = "tokens", console: Console | None = None
+    ):
         self._num_steps = num_steps
         self._console = console or Console(soft_wrap=True)
-        self._log = open(log, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        self._log: IO[str] | None = None
+        if log is not None:
+            self._log = open(log, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
         self._bar: Progress | None = None
         self._unit = unit
         self._rate = _Rate(step, unit)
-        if self._console.is_terminal:
+        if self._log is not None and self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
@@ -51,7 +55,8 @@ class RunProgress:
     def __exit__(self, *exc: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
 
     def advance(self, step: int, *, compiled: bool = False) -> None:
         """Moves the bar; `compiled` says that this step was compiled first, so that it tells nothing of the speed."""
@@ -90,8 +95,9 @@ class RunProgress:
 
     def say(self, text: str) -> None:
         """Shows one line and appends it to the log."""
-        self._console.print(Text(text))
-        write_text(self._log, text)
+        if self._log is not None:
+            self._console.print(Text(text))
+            write_text(self._log, text)
 
 
 class _Rate:

@@ -20,6 +20,8 @@ from lstm_research.training.checkpoints import Checkpoints
 from lstm_research.training.files import write_atomically
 from lstm_research.training.metrics import DivergedError, MetricsLog, MetricSums, TensorBoard
 from lstm_research.training.optimizers import set_learning_rate_scale
+from lstm_research.training.parallel import place_like
+from lstm_research.training.processes import is_first, lost_process, on_first, whole
 from lstm_research.training.progress import RunProgress
 from lstm_research.training.step import TrainState
 from lstm_research.training.stopping import StopSignals
@@ -100,7 +102,7 @@ class Run:
         digest: str,
         checkpoints: Checkpoints,
         signals: StopSignals,
-        tensorboard: TensorBoard,
+        tensorboard: TensorBoard | None,
         progress: RunProgress,
         slot: Slot,
     ):
@@ -115,6 +117,7 @@ class Run:
         self._progress = progress
         self._slot = slot
         self._metrics = MetricsLog(workdir.metrics)
+        self._writes = is_first()
         # Metrics of updates whose results the host has not waited for, with the step that each update made.
         self._pending: list[tuple[int, Any]] = []
 
@@ -138,7 +141,8 @@ class Run:
         self._sums = MetricSums(record.sums, _LATEST)
         self._begin = time.monotonic() - record.seconds
         try:
-            self._metrics.truncate(logged_step=record.logged_step, evaluated_step=record.evaluated_step)
+            if self._writes:
+                self._metrics.truncate(logged_step=record.logged_step, evaluated_step=record.evaluated_step)
             self._write_status("running")
             size = sum(leaf.size for leaf in jax.tree.leaves(self._slot.state.params))
             where = f"going on from step {step}" if restored else "starting"
@@ -152,8 +156,11 @@ class Run:
             self._progress.say(f"{error}; {kept}")
             return DIVERGED
         except Exception as error:
-            self._note_failure(error)
-            raise
+            explained = lost_process(error)
+            self._note_failure(explained)
+            if explained is error:
+                raise
+            raise explained from error
         if preempted:
             self._write_status("preempted")
             self._progress.say(f"stopped by {self._signals.requested} at step {self.step}, saved; start again to go on")
@@ -173,7 +180,7 @@ class Run:
             if _is_due(step, options.eval_every, last) and self._record.evaluated_step < step:
                 yield from self._validate()
             # Read once: a signal that comes while saving is for the next round.
-            preempted = self._signals.requested is not None
+            preempted = self._signals.poll() is not None
             ending = step >= last or self._is_out_of_patience()
             if (_is_due(step, options.checkpoint_every, last) or ending or preempted) and self._saved_step < step:
                 self._save()
@@ -243,14 +250,16 @@ class Run:
         if patience is None or start is None or int(start) >= 0:
             return
         if len(history) > patience and value > min(history[:-patience]):
-            self._slot.state = self._slot.state._replace(average_start=jnp.int32(self.step))
+            self._slot.state = self._slot.state._replace(average_start=place_like(jnp.int32(self.step), start))
             self._progress.say(f"averaging the weights from step {self.step} on: no gain in {patience} validations")
         history.append(value)
 
     def _save_best(self, params: PyTree, value: float | None) -> None:
         metric = self._options.metric if value is not None else None
         metadata = {"step": self.step, "metric": metric, "value": value, "config_digest": self._digest}
-        save_weights(self._workdir.best_weights, params, {key: str(item) for key, item in metadata.items()})
+        params = whole(params)
+        if self._writes:
+            save_weights(self._workdir.best_weights, params, {key: str(item) for key, item in metadata.items()})
         # In the order that a checkpoint gives it back in: `status.json` is to be the same bytes.
         self._record.best = {"metric": metric, "step": self.step, "value": value}
 
@@ -261,7 +270,7 @@ class Run:
         self._progress.doing("saving")
         self._record.sums = {name: list(pair) for name, pair in self._sums.as_dict().items()}
         self._record.seconds = self._seconds()
-        self._checkpoints.save(self.step, self._slot.state, asdict(self._record))
+        self._checkpoints.save(self.step, whole(self._slot.state), asdict(self._record))
         self._saved_step = self.step
         self._write_status("running")
         self._progress.doing("training")
@@ -272,18 +281,24 @@ class Run:
         if self._record.best is None:  # no validation split: the last weights are the run's result
             self._save_best(self._slot.state.evaluated, None)
         # The file is the truth about its own step, also where a run went on with another config from an older step.
-        weights, metadata = load_weights(self._workdir.best_weights, self._slot.state.params)
+        template = self._slot.state.params
+        step, weights = on_first(lambda: self._load_best(template), template)
         params = jax.device_put(weights)
-        for name, text in self._task.samples(params).items():
-            write_atomically(self._workdir.samples / name, text)
+        if self._writes:
+            for name, text in self._task.samples(params).items():
+                write_atomically(self._workdir.samples / name, text)
         if "test" not in self._task.splits():
             return False
         self._progress.doing("testing")
         values = yield Evaluation(params, "test")
         if values is None:
             return True
-        self._write_line(int(metadata["step"]), "test", values, f"weights of step {metadata['step']}")
+        self._write_line(step, "test", values, f"weights of step {step}")
         return False
+
+    def _load_best(self, template: PyTree) -> tuple[int, PyTree]:
+        params, metadata = load_weights(self._workdir.best_weights, template)
+        return int(metadata["step"]), params
 
     def _fetch(self) -> None:
         """Waits for the updates made so far, adds their metrics, and checks that they are finite.
@@ -309,12 +324,15 @@ class Run:
     def _write_line(self, step: int, split: str, values: dict[str, float], note: str = "") -> None:
         values = dict(sorted(values.items(), key=lambda item: item[0] != "loss"))  # what is looked for comes first
         line = {"step": step, "split": split, "seconds": self._seconds(), **values}
-        self._metrics.append(line)
-        self._tensorboard.append(line)
+        if self._writes:
+            self._metrics.append(line)
+        if self._tensorboard is not None:
+            self._tensorboard.append(line)
         self._progress.result(step, split, values, note)
 
     def _write_status(self, state: str, step: int | None = None) -> None:
-        self._workdir.write_status(state, self.step if step is None else step, self._digest, self._record.best)
+        if self._writes:
+            self._workdir.write_status(state, self.step if step is None else step, self._digest, self._record.best)
 
     def _note_failure(self, error: Exception) -> None:
         """Leaves a trace of an unexpected end, as far as a full disk allows."""

@@ -10,6 +10,7 @@ import optax
 from lstm_research.common.arrays import Array, Float, Int, Params, PRNGKeyArray
 from lstm_research.training.average import start_average, update_average
 from lstm_research.training.optimizers import Optimizer
+from lstm_research.training.parallel import Parallel
 
 Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """Metrics as pairs (sum, count): merged by adding, exact over padding, shards and micro-batches."""
@@ -78,10 +79,40 @@ def init_state(
     )
 
 
+TrainStep = Callable[[TrainState, Any], tuple[TrainState, Sums]]
+
+
 def make_train_step(
-    task: Any, optimizer: Optimizer, *, accumulation_steps: int = 1, average_decay: float | None = None
-) -> Callable[[TrainState, Any], tuple[TrainState, Sums]]:
+    task: Any,
+    optimizer: Optimizer,
+    *,
+    accumulation_steps: int = 1,
+    average_decay: float | None = None,
+    parallel: Parallel | None = None,
+) -> TrainStep:
     """Makes the compiled `train_step(state, batch) -> (state, metrics)`; the state that goes in is given up.
+
+    Args:
+      task: see `make_plain_step`, as the next three.
+      optimizer: what turns gradients into updates.
+      accumulation_steps: of a batch.
+      average_decay: of the parameters.
+      parallel: how a step is divided among devices; None as by default.
+    """
+    parallel = parallel or Parallel()
+    options: dict[str, Any] = {"accumulation_steps": accumulation_steps, "average_decay": average_decay}
+    return parallel.compile(make_plain_step(task, optimizer, **options, axis=parallel.summed_axis))
+
+
+def make_plain_step(
+    task: Any,
+    optimizer: Optimizer,
+    *,
+    accumulation_steps: int = 1,
+    average_decay: float | None = None,
+    axis: str | None = None,
+) -> TrainStep:
+    """Makes `train_step(state, batch) -> (state, metrics)`, to be compiled.
 
     Args:
       task: its `loss(params, batch, carry, key) -> (summed loss, weight, extras, carry)` and `learning_rate_scale`.
@@ -89,6 +120,7 @@ def make_train_step(
       accumulation_steps: the batch is cut in this many parts along its batch axis, one after the other, to save
         memory. The gradient is that of the whole batch.
       average_decay: of the exponential moving average of the parameters; None keeps none.
+      axis: the axis of devices over which the step sums by itself, if it does.
     """
 
     def gradient(params: Params, batch: Any, carry: Any, key: Array) -> tuple[Params, Sums, Any]:
@@ -102,8 +134,11 @@ def make_train_step(
         return gradients, sums, next_carry
 
     def accumulated_gradient(params: Params, batch: Any, carry: Any, key: Array) -> tuple[Params, Sums, Any]:
-        """Returns the same, part by part: every array is cut along its first axis, the batch."""
-        split = jax.tree.map(lambda x: x.reshape(accumulation_steps, -1, *x.shape[1:]), (batch, carry))
+        """Returns the same, part by part: every array is cut along its first axis, the batch.
+
+        Part k has the rows k, k + n, ..., so that each of several devices has rows of every part.
+        """
+        split = jax.tree.map(lambda x: x.reshape(-1, accumulation_steps, *x.shape[1:]).swapaxes(0, 1), (batch, carry))
         keys = jax.random.split(key, accumulation_steps)
 
         def body(total: Any, part: Any) -> tuple[Any, Any]:
@@ -114,18 +149,23 @@ def make_train_step(
         shapes = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], split), keys[0])[:2]
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         (gradients, sums), carry = jax.lax.scan(body, zeros, (split, keys))
-        return gradients, sums, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), carry)
+        return gradients, sums, jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), carry)
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Sums]:
         key = jax.random.fold_in(state.key, state.step)
+        if axis is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
         compute = gradient if accumulation_steps == 1 else accumulated_gradient
         gradients, sums, carry = compute(state.params, batch, state.carry, key)
+        if axis is not None:
+            gradients, sums = jax.lax.psum((gradients, sums), axis)
         weight = jnp.maximum(sums["loss"][1], 1)  # a batch of padding only has weight 0 and gradient 0
         gradients = jax.tree.map(lambda g: g / weight, gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         learning_rate = optimizer.learning_rate(state.step, state.opt_state)
         scale = task.learning_rate_scale(batch)
         if scale is not None:
+            scale = scale if axis is None else jax.lax.pmean(scale, axis)
             updates = jax.tree.map(lambda u: u * scale.astype(u.dtype), updates)
             learning_rate = learning_rate * scale
         params = optax.apply_updates(state.params, updates)
@@ -140,4 +180,4 @@ def make_train_step(
             step=state.step + 1, params=params, opt_state=opt_state, carry=carry, average=average
         ), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return train_step

@@ -7,10 +7,13 @@ from typing import Any
 
 
 class StopSignals:
-    """While entered, SIGTERM and SIGINT only set `requested`; the run saves and ends at the next step.
+    """While entered, SIGTERM and SIGINT are only noted; the run saves and ends at the next step.
 
     Further signals change nothing, so they cannot break into the saving. What must end at once can be killed with
     SIGKILL: that never damages a run either.
+
+    Attributes:
+      requested: the name of the signal that came first, or None.
     """
 
     def __init__(self) -> None:
@@ -29,9 +32,13 @@ class StopSignals:
             signal.signal(number, handler)
         self._old.clear()
 
-    def should_stop(self) -> bool:
-        """Whether the run has been asked to stop."""
-        return self.requested is not None
-
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = self.requested or signal.Signals(number).name
+
+    def poll(self) -> str | None:
+        """Returns the name of the signal that asks the run to stop, or None."""
+        return self.requested
+
+    def should_stop(self) -> bool:
+        """Whether the run is asked to stop."""
+        return self.poll() is not None

@@ -137,10 +137,13 @@ class Workdir:
                     "--overwrite_config to go on with the new data"
                 )
         notes = []
-        changed = config_differences(_read_json(self.config), config) if self.config.exists() else []
-        if changed:
-            notes.append("config overwritten: " + ", ".join(changed))
-        if changed or not self.config.exists():
+        old = _read_json(self.config) if self.config.exists() else None
+        if old is not None:
+            if changed := config_differences(old, config):
+                notes.append("config overwritten: " + ", ".join(changed))
+            if divided := _differences(_of_devices(old), _of_devices(config)):
+                notes.append("divided among devices in another way than before: " + ", ".join(divided))
+        if old is None or old != _plain(config):
             # The config comes first: a folder that holds anything of a run then also says which run's it is.
             write_atomically(self.config, json.dumps(_plain(config), indent=2, sort_keys=True) + "\n")
         for name, content in files.items():
@@ -166,13 +169,26 @@ class Workdir:
 
 
 def config_digest(config: Config) -> str:
-    """Returns the sha256 of a config's content; tuples and lists count as the same."""
-    return hashlib.sha256(json.dumps(_plain(config), sort_keys=True).encode()).hexdigest()
+    """Returns the sha256 of what a config has computed; tuples and lists count as the same."""
+    return hashlib.sha256(json.dumps(_computed(config), sort_keys=True).encode()).hexdigest()
 
 
 def config_differences(old: Config, new: Config) -> list[str]:
-    """Returns the keys that differ between two configs as `a.b: old -> new`."""
-    before, now = dict(flat_config(_plain(old))), dict(flat_config(_plain(new)))
+    """Returns the keys that differ between what two configs have computed, as `a.b: old -> new`."""
+    return _differences(_computed(old), _computed(new))
+
+
+def _computed(config: Config) -> dict[str, Any]:
+    """Returns a config without `parallel`, so that a run can go on with other devices."""
+    return {key: value for key, value in _plain(config).items() if key != "parallel"}
+
+
+def _of_devices(config: Config) -> dict[str, Any]:
+    return {key: value for key, value in _plain(config).items() if key == "parallel"}
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    before, now = dict(flat_config(old)), dict(flat_config(new))
     absent = object()
 
     def show(value: Any) -> str:

@@ -79,7 +79,7 @@ def test_unknown_command(command: Any) -> None:
     assert (result.code, result.out) == (2, "")
     assert result.err == (
         "lstm-research: error: unknown command 'trian'; did you mean 'train'? "
-        "valid: benchmark, data, evaluate, export, predict, report, train\n"
+        "valid: benchmark, data, evaluate, export, predict, report, sweep, train\n"
     )
 
 

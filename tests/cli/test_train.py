@@ -69,6 +69,12 @@ CONFIGS = {
     "no recipe": (["--config=gone.py"], ["gone.py", "--config"]),
     "no recipe, override": (["--config=gone.py", "--config.seed=3"], ["gone.py", "--config"]),
     "folder for a recipe": (["--config=."], ["recipe .", "--config"]),
+    "unknown strategy": (["--config.parallel.strategy=pmapp"], ["parallel.strategy", "'jit', 'pmap'", "'pmapp'"]),
+    "unknown key of devices": (["--config.parallel.axis=2"], ["parallel.axis", "model_axis, strategy"]),
+    "more than one device": (
+        ["--config.parallel.model_axis=2"],
+        ["parallel.model_axis = 2", "devices, 1", "set it to 1"],
+    ),
     "two recipes": (["--config=recipe.py", "--config=recipe.py:words", "--config.seed=1"], ["--config", "once"]),
     "misspelt flag": (["--wrokdir=3"], ["wrokdir", "workdir"]),
     "flag without value": (["--workdir"], ["workdir"]),
@@ -237,6 +243,18 @@ def test_trains_goes_on_and_finishes(command: Any, project: Path) -> None:
     steps = [(line["step"], line["split"]) for line in read_metrics(workdir / "metrics.jsonl")]
     assert steps[:4] == [(2, "train"), (4, "train"), (4, "valid"), (6, "train")]
     assert steps[-1][1] == "test"
+
+
+def test_devices_are_no_part_of_what_a_config_computes(command: Any, project: Path) -> None:
+    assert command(*TRAIN, "--config.training.num_steps=2").code == 0
+    config = project / "runs" / "new" / "config.json"
+    assert "parallel" not in json.loads(config.read_text())
+    longer = (*TRAIN, "--config.training.num_steps=4", "--overwrite_config", "--config.parallel.strategy=pmap")
+    result = command(*longer)
+    assert result.code == 0
+    assert 'in another way than before: parallel.strategy: (absent) -> "pmap"' in result.out
+    assert json.loads(config.read_text())["parallel"] == {"strategy": "pmap"}
+    assert command(*longer[:-1]).out == "the run in runs/new is finished at step 4\n"
 
 
 def test_exit_code_of_a_diverged_run(command: Any, project: Path) -> None:

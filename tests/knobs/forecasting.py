@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from knobs.table import DROPOUT, IN_DROPOUT, TRAINING, Config, Refused, Table, rows
+from knobs.table import DROPOUT, IN_DROPOUT, IN_NUM_PARAMS, NUM_PARAMS, TRAINING, Config, Refused, Table, rows
 from lstm_research.data.series.datasets import ORIGINS, SERIES_DATASETS
 from lstm_research.models.forecaster import FORECASTERS
 from lstm_research.models.layers.distributions import DISTRIBUTIONS
@@ -21,6 +21,7 @@ DEEPAR = {"name": "deepar", "cell": CELL, "distribution": {"name": "student_t"},
 ENCODER_DECODER = {"name": "encoder_decoder", "cell": CELL, "distribution": {"name": "gaussian"}, "dropout": {}}
 CONTEXT: dict[str, Config] = {
     **IN_DROPOUT,
+    **IN_NUM_PARAMS,
     **{f"dataset[{name}]": {"dataset": {"name": name}} for name in ORIGINS},
     "dataset[csv_series].frequency": {"dataset.gaps": "fill"},
     "dataset[csv_series].gaps": {"dataset.path": "gaps.csv", "dataset.gaps": "fill"},
@@ -44,6 +45,7 @@ OF_ALL_MODELS = {
 }
 KNOBS: dict[str, Any] = {
     **DROPOUT,
+    **NUM_PARAMS,
     "dataset.name": {"name": "sunspots"},
     **{f"dataset[{name}].calendar": ["month"] for name in ORIGINS},
     **{

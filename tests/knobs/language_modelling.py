@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from knobs.table import DROPOUT, IN_DROPOUT, TRAINING, Config, Refused, Table, rows, without
+from knobs.table import DROPOUT, IN_DROPOUT, IN_NUM_PARAMS, NUM_PARAMS, TRAINING, Config, Refused, Table, rows, without
 from lstm_research.data.text import DATASETS
 from lstm_research.data.vocabulary import VOCABULARIES
 from lstm_research.models.cells import CELLS
@@ -39,7 +39,6 @@ CONTEXT: dict[str, Config] = {
     "task[language_modelling].short_rate": {"task.unroll_length": 12, "task.unroll_deviation": 2.0},
     "task.neural_cache": {"task.neural_cache": {"window": 5, "theta": 1.0, "mixing": 0.1}},
     "task.dynamic_evaluation": {"task.dynamic_evaluation": {"learning_rate": 0.01, "statistics_batches": 2}},
-    "model.num_params": {"model.num_params": 2000, "model.cell": {"name": "lstm"}},
     "model.softmax[adaptive]": {"model.softmax": {"name": "adaptive", "cutoffs": (5,)}},
     "model.softmax[mixture]": {"model.softmax": {"name": "mixture", "num_experts": 2}},
     "model.softmax[sampled]": {"model.softmax": {"name": "sampled", "num_samples": 3}},
@@ -48,6 +47,7 @@ CONTEXT: dict[str, Config] = {
     "model[language_model].residual": {"model.num_layers": 2},
     "model[language_model].skip": {"model.num_layers": 2},
     **IN_DROPOUT,
+    **IN_NUM_PARAMS,
     "optimizer.decay": {"optimizer.weight_decay": 0.1},
     "optimizer.schedule[exponential]": {"optimizer.schedule": {"name": "exponential", "decay_steps": 2}},
     # With this rate no weight moves, so no validation is better than the first.
@@ -99,7 +99,6 @@ KNOBS: dict[str, Any] = {
     **rows("task.dynamic_evaluation.", {"learning_rate": 0.1, "decay": 0.5, "rule": "sgd", "unroll_length": 3}),
     **rows("task.dynamic_evaluation.", {"clip_norm": 1e-3, "eps": 0.1, "statistics_batches": 3}),
     "model.name": Refused("another_model"),
-    "model.num_params": 4000,
     **rows("model[language_model].", {"last_hidden_size": 4, "softmax": {"name": "mixture", "num_experts": 2}}),
     "model.softmax.name": {"name": "sampled", "num_samples": 3},
     **rows("model.softmax[adaptive].", {"cutoffs": (3,), "projection_factor": 2.0}),
@@ -114,6 +113,7 @@ KNOBS: dict[str, Any] = {
     "model[language_model].cell": {"name": "gru", "hidden_size": 8},
     "model[language_model].dropout": {"input_rate": 0.5},
     **DROPOUT,
+    **NUM_PARAMS,
     "model.cell.name": {"name": "rnn", "hidden_size": 8},
     **rows("model.cell[gru].", OF_GRU | {"update_bias": 1.0, "layer_norm": True}),
     **rows("model.cell[layer_norm_gru].", OF_GRU | {"update_bias": 1.0}),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from knobs.table import DROPOUT, IN_DROPOUT, TRAINING, Config, Refused, Table, rows
+from knobs.table import DROPOUT, IN_DROPOUT, IN_NUM_PARAMS, NUM_PARAMS, TRAINING, Config, Refused, Table, rows
 from lstm_research.data.speech.recordings import SPEECH_DATASETS
 from lstm_research.decoding.ctc import CTC_DECODERS
 from lstm_research.decoding.transducer import TRANSDUCER_DECODERS
@@ -66,6 +66,7 @@ AUGMENT: Config = {
 }
 CONTEXT: dict[str, Config] = {
     **IN_DROPOUT,
+    **IN_NUM_PARAMS,
     "model.dropout.embedding_rate": TRANSDUCER,
     "dataset.name": {"task.max_length": 120},
     "dataset[connected_digits]": DIGITS,
@@ -126,6 +127,7 @@ MODEL_KNOBS = {
 }
 KNOBS: dict[str, Any] = {
     **DROPOUT,
+    **NUM_PARAMS,
     "dataset.name": {"name": "asterisk_prompts"},
     **rows("dataset[connected_digits].", {"num_train": 5, "num_valid": 4, "num_test": 4}),
     **rows("dataset[connected_digits].", {"min_digits": 6, "max_digits": 4}),

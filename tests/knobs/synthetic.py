@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from knobs.table import DROPOUT, IN_DROPOUT, TRAINING, Config, Refused, Table, rows
+from knobs.table import DROPOUT, IN_DROPOUT, IN_NUM_PARAMS, NUM_PARAMS, TRAINING, Config, Refused, Table, rows
 from lstm_research.data.synthetic import SYNTHETIC_DATASETS
 from lstm_research.tasks.synthetic import MODELS, Synthetic
 
@@ -35,6 +35,7 @@ SMALL: dict[str, Config] = {
 }
 CONTEXT: dict[str, Config] = {
     **IN_DROPOUT,
+    **IN_NUM_PARAMS,
     **{
         f"dataset[{name}]": {
             "dataset": {"name": name, **choices, **({} if name == "digits" else {"num_examples": 6})},
@@ -52,6 +53,7 @@ OF_LANGUAGE = {"length": 13, "min_length": 5, "test_length": 15, "num_examples":
 OF_SPIKES = {"length": 31, "min_interval": 3, "max_offset": 2, "num_examples": 5}
 KNOBS: dict[str, Any] = {
     **DROPOUT,
+    **NUM_PARAMS,
     "dataset.name": {"name": "parity", "length": 12, "num_examples": 6},
     **rows("dataset[adding].", {"length": 7, "original": True, "num_examples": 5}),
     **rows("dataset[copy].", {"length": 4, "num_symbols": 3, "copy_length": 5, "num_examples": 5}),

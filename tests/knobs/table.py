@@ -47,6 +47,9 @@ DROPOUT = rows(
     | {"locked": True, "zoneout_c_rate": 0.5, "zoneout_h_rate": 0.5},
 )
 """The rates of the dropout family, which every model has to heed."""
+NUM_PARAMS = {"model.num_params": 8000}
+"""What picks the width of every model."""
+IN_NUM_PARAMS: dict[str, Config] = {"model.num_params": {"model.num_params": 4000, "model.cell": {"name": "lstm"}}}
 IN_DROPOUT: dict[str, Config] = {
     "model.dropout.layer_rate": {"model.num_layers": 2},
     "model.dropout.locked": {"model.dropout.input_rate": 0.5},

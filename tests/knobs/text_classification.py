@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from knobs.table import DROPOUT, IN_DROPOUT, TRAINING, Config, Refused, Table, rows
+from knobs.table import DROPOUT, IN_DROPOUT, IN_NUM_PARAMS, NUM_PARAMS, TRAINING, Config, Refused, Table, rows
 from lstm_research.data.labelled_text import LABELLED_DATASETS
 from lstm_research.tasks.text_classification import MODELS, TextClassification
 
@@ -24,6 +24,7 @@ TFDS = {"name": "tfds", "dataset": "one", "data_dir": "there"}
 MANY = {"name": "csv", "train": "many.csv"}
 CONTEXT: dict[str, Config] = {
     **IN_DROPOUT,
+    **IN_NUM_PARAMS,
     "dataset[vader]": {"dataset": {"name": "vader"}},
     "dataset[tfds]": {"dataset": TFDS},
     "dataset[csv].valid_fraction": {"dataset": MANY},
@@ -38,6 +39,7 @@ CONTEXT: dict[str, Config] = {
 }
 KNOBS: dict[str, Any] = {
     **DROPOUT,
+    **NUM_PARAMS,
     "dataset.name": {"name": "rotten_tomatoes"},
     **rows("dataset[csv].", {"train": "many.csv", "valid": "train.csv", "test": "train.csv", "delimiter": ";"}),
     **rows("dataset[csv].", {"valid_fraction": 0.3, "test_fraction": 0.3, "text_column": "other"}),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from knobs.table import DROPOUT, IN_DROPOUT, TRAINING, Config, Refused, Table, rows, without
+from knobs.table import DROPOUT, IN_DROPOUT, IN_NUM_PARAMS, NUM_PARAMS, TRAINING, Config, Refused, Table, rows, without
 from lstm_research.data.parallel_text import PARALLEL_DATASETS
 from lstm_research.decoding import DECODERS
 from lstm_research.models.layers.attention import ATTENTIONS
@@ -38,6 +38,7 @@ TFDS = {"name": "tfds", "dataset": "one", "source": "en", "target": "fr"}
 ADDITIVE = {"model.attention": {"name": "additive"}}
 CONTEXT: dict[str, Config] = {
     **IN_DROPOUT,
+    **IN_NUM_PARAMS,
     "dataset[tatoeba]": {"dataset": {"name": "tatoeba"}},
     "dataset[bible_verses]": {"dataset": {"name": "bible_verses"}},
     "dataset[tsv]": {"dataset": TSV},
@@ -61,6 +62,7 @@ CONTEXT: dict[str, Config] = {
 }
 KNOBS: dict[str, Any] = {
     **DROPOUT,
+    **NUM_PARAMS,
     "dataset.name": {"name": "tatoeba"},
     **rows("dataset[tatoeba].", {"source": "de", "target": "de"}),
     **rows("dataset[bible_verses].", {"source": "de", "target": "de"}),

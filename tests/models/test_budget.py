@@ -97,7 +97,6 @@ def test_none_stands_for_what_is_left_out():
         ({"cell": {"name": "lstm", "hidden_size": 7}}, "picks model.cell.hidden_size, which is set to 7; set one of"),
         ({"cell": "lstm"}, "model.num_params needs model.cell"),
         ({"cell": {"name": "lstn"}}, "unknown model.cell.name 'lstn'"),
-        ({"tied": True, "embedding_size": 12}, "leave model.embedding_size and model.last_hidden_size both out"),
     ],
 )
 def test_impossible_sections_are_refused_in_one_line(changes, message):

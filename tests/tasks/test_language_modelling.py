@@ -281,6 +281,10 @@ def test_impossible_texts_are_refused(dataset, options, named):
         ({"model": {"softmax": {"name": "mixture"}}}, "model.softmax.num_experts is missing"),
         ({"model": {"softmax": {"name": "adaptive", "cutoffs": (9, 3)}}}, "model.softmax.cutoffs must be rising"),
         ({"model": {"num_params": 5000}}, "model.num_params = 5,000 picks model.cell.hidden_size, which is set to 6"),
+        (
+            {"model": {"num_params": 5000, "cell": {"name": "lstm", "hidden_size": None}, "tied": True}},
+            "leave model.embedding_size and model.last_hidden_size both out, or give both the same number",
+        ),
         ({"activation_regularization": -1.0}, "task.activation_regularization"),
         ({"short_rate": 0.1}, "task.short_rate means nothing without task.unroll_deviation"),
         (

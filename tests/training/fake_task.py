@@ -1,8 +1,10 @@
 """The smallest task that uses all that the loop offers: a linear recurrence, learned by a linear recurrence.
 
-As a program it trains it: `python fake_task.py WORKDIR [JSON of make_experiment's keywords]`.
+As a program it trains it: `python fake_task.py WORKDIR [JSON of make_experiment's keywords]`, as one of two processes
+with `ADDRESS PROCESS_ID` after that.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -19,6 +21,7 @@ from ml_collections import ConfigDict
 from lstm_research.tasks.task import Task
 from lstm_research.training.experiment import TrainingOptions
 from lstm_research.training.optimizers import Optimizer, make_optimizer
+from lstm_research.training.parallel import Parallel
 from lstm_research.training.step import TrainState, init_state, make_train_step
 
 B, T, D, H = 2, 5, 3, 4
@@ -98,6 +101,7 @@ class FakeExperiment:
     nan_batch: int | None = None
     delay: float = 0.0
     notes: tuple[str, ...] = ()
+    parallel: Parallel = dataclasses.field(default_factory=Parallel)
 
     def init_state(self) -> TrainState:
         triggered = self.training.average_patience is not None
@@ -151,4 +155,12 @@ if __name__ == "__main__":
 
     Checkpoints.save = announced_save  # type: ignore[method-assign]
     keywords = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
-    sys.exit(run(make_experiment(**keywords), Path(sys.argv[1])))
+    processes = contextlib.nullcontext()
+    if len(sys.argv) > 3:
+        from lstm_research.training.processes import joined
+
+        address, process_id = sys.argv[3:]
+        processes = joined(address, 2, int(process_id))
+    with processes:
+        code = run(make_experiment(**keywords), Path(sys.argv[1]))
+    sys.exit(code)

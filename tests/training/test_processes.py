@@ -1,0 +1,115 @@
+"""Two processes that train one run: they do what one does, and are killed, stopped and started again together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_kill import arrays_of_newest, digest_of_newest, wait_for
+
+from lstm_research.training.metrics import read_metrics
+from lstm_research.training.workdir import Workdir
+
+_PROGRAM = Path(__file__).with_name("fake_task.py")
+
+
+class Pair:
+    """Two processes, each of which sees the workdir as another folder unless it is the first."""
+
+    def __init__(self, folder: Path, name: str, **options: Any):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
+        self.processes = []
+        for process_id, workdir in enumerate((folder / name, folder / "of_the_second")):
+            command = [sys.executable, str(_PROGRAM), str(workdir), json.dumps(options), address, str(process_id)]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            self.processes.append(subprocess.Popen(command, env=environment, **pipes))  # type: ignore[call-overload]
+
+    def finish(self) -> tuple[list[int], list[str]]:
+        """Returns the exit codes, and what each wrote to stderr."""
+        try:
+            errors = [process.communicate(timeout=60)[1] for process in self.processes]
+        finally:
+            for process in self.processes:
+                process.kill()  # which does nothing to one that has ended
+        return [process.returncode for process in self.processes], errors
+
+
+def lines(workdir: Path) -> list[dict[str, Any]]:
+    found = read_metrics(Workdir(workdir).metrics)
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in found]
+
+
+OPTIONS: dict[str, Any] = {"num_steps": 60}
+SLOW: dict[str, Any] = {**OPTIONS, "delay": 0.05}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes that nothing happens to."""
+    folder = tmp_path_factory.mktemp("pair")
+    assert Pair(folder, "whole", **OPTIONS).finish()[0] == [0, 0]
+    return folder / "whole"
+
+
+def test_two_processes_do_what_one_does(whole: Path) -> None:
+    command = [sys.executable, str(_PROGRAM), str(whole.parent / "alone"), json.dumps(OPTIONS)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    alone, pair = lines(whole.parent / "alone"), lines(whole)
+    assert [(line["step"], line["split"]) for line in pair] == [(line["step"], line["split"]) for line in alone]
+    np.testing.assert_allclose(*([line["loss"] for line in each] for each in (pair, alone)), rtol=1e-5)
+    assert not (whole.parent / "of_the_second").exists()  # only the first process writes
+
+
+def test_killed_and_stopped_pairs_go_on_as_if_nothing_had_happened(whole: Path, request: pytest.FixtureRequest) -> None:
+    folder = whole.parent
+    is_killed(folder, 0, at=13)
+    is_killed(folder, 1, at=26)
+    is_stopped(folder, 1, at=39)
+    if request.config.getoption("--whole"):
+        is_stopped(folder, 0, at=52)
+    assert Pair(folder, "disturbed", **OPTIONS).finish()[0] == [0, 0]
+    workdir = folder / "disturbed"
+    assert lines(workdir) == lines(whole)
+    assert digest_of_newest(workdir) == digest_of_newest(whole)
+    assert arrays_of_newest(workdir) == arrays_of_newest(whole)
+    assert Workdir(workdir).best_weights.read_bytes() == Workdir(whole).best_weights.read_bytes()
+
+
+def is_killed(folder: Path, victim: int, *, at: int) -> None:
+    pair = Pair(folder, "disturbed", **SLOW)
+    assert wait_for(pair.processes[0], f"saving {at}") is not None
+    pair.processes[victim].kill()
+    end = time.monotonic()
+    codes, errors = pair.finish()
+    assert time.monotonic() - end < 15
+    assert codes[victim] == -signal.SIGKILL
+    assert codes[1 - victim] == 1
+    (line,) = [line for line in errors[1 - victim].splitlines() if line.startswith("lstm-research: error: ")]
+    assert f"process {1 - victim} of 2 lost the others" in line
+    assert "start all of them again" in line
+
+
+def is_stopped(folder: Path, receiver: int, *, at: int) -> None:
+    pair = Pair(folder, "disturbed", **SLOW)
+    assert wait_for(pair.processes[0], f"saving {at}") is not None
+    pair.processes[receiver].send_signal(signal.SIGTERM)
+    assert pair.finish()[0] == [143, 143]
+    status = Workdir(folder / "disturbed").read_status()
+    assert status["state"] == "preempted"
+    assert at < status["step"] <= at + 2 * 4 + 2
+
+
+def test_what_the_first_process_cannot_do_ends_both(whole: Path) -> None:
+    codes, errors = Pair(whole.parent, "whole", num_steps=61).finish()
+    assert codes == [2, 2]
+    assert all("was made by another config (training.num_steps: 60 -> 61)" in error for error in errors)
