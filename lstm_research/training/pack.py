@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from lstm_research.training.evaluation import IN_FLIGHT, make_evaluation_step, num_rows
@@ -149,6 +149,9 @@ class Pack:
       states: of each.
       size: the number of rows; those beyond the trials are the first trial's once more, and never updated. So packs of
         different sizes may share what is compiled.
+
+    Attributes:
+      size: the number of rows, which the devices divide evenly.
     """
 
     def __init__(self, group: Group, members: Sequence[Member], states: Sequence[TrainState], size: int):
@@ -156,7 +159,11 @@ class Pack:
         devices = jax.devices()[:size]
         size = -(-size // len(devices)) * len(devices)
         self._members = [*members, *[members[0]] * (size - len(members))]
-        self._mesh = jax.make_mesh((len(devices),), (AXIS,), devices=devices) if len(devices) > 1 else None
+        self._devices = devices
+        self._mesh = None
+        if len(devices) > 1:
+            self._mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+        self.size = size
         self._ready: dict[Any, tuple[Any, Any]] = {}
         self._taken: tuple[int, TrainState] | None = None
         self._state = self._stack([*states, *[states[0]] * (size - len(states))])
@@ -222,7 +229,9 @@ class Pack:
     def take(self, row: int) -> TrainState:
         """Returns the state of one trial."""
         if self._taken is None or self._taken[0] != row:
-            self._taken = (row, _take(self._state, row))
+            each = self.size // len(self._devices)
+            shard = jax.tree.map(lambda leaf: _on_device(leaf, self._devices[row // each]), self._state)
+            self._taken = (row, _take(shard, row % each))
         return self._taken[1]
 
     def put(self, row: int, state: TrainState) -> None:
@@ -247,6 +256,8 @@ class Pack:
             raise out_of_memory(error, len(self._members)) from error
 
     def _stack(self, trees: Sequence[PyTree]) -> PyTree:
+        if self._mesh is not None:
+            trees = jax.device_put(list(trees), self._devices[0])
         return self._placed(jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees))
 
     def _placed(self, tree: PyTree) -> PyTree:
@@ -298,6 +309,11 @@ def _drain(pending: list[Any], sums: Mapping[int, MetricSums]) -> None:
         for row, each in sums.items():
             each.add({name: (total[row], count[row]) for name, (total, count) in metrics.items()})
     pending.clear()
+
+
+def _on_device(leaf: jax.Array, device: Any) -> jax.Array:
+    """Returns the part of an array that lies on a device."""
+    return next(shard.data for shard in leaf.addressable_shards if shard.device == device)
 
 
 @jax.jit

@@ -19,6 +19,10 @@ AXIS = "trial"
 _CACHE = 4 * 2**20
 
 
+class OutOfMemoryError(UserError):
+    """A device has not the memory for a pack; the message says which `--pack` may do."""
+
+
 class PackedFunction:
     """A function of trials that are alike, as one program over their stacked arguments.
 
@@ -60,7 +64,7 @@ class PackedFunction:
           shared: for each argument of the function, whether all trials have the same; otherwise they are stacked.
 
         Raises:
-          UserError: the device has not the memory for so many trials.
+          OutOfMemoryError: the device has not the memory for so many trials.
         """
         key = (mesh, tuple(shared), shapes_of((numbers, arguments)))
         if key not in self._compiled:
@@ -131,11 +135,11 @@ def out_of_memory(error: Exception, size: int) -> Exception:
     """Returns what to raise for an error of the device: one line, if it is out of memory."""
     if "RESOURCE_EXHAUSTED" not in str(error):
         return error
-    return UserError(f"{size} trials do not fit in the memory of the device; try --pack={max(1, size // 2)}")
+    return OutOfMemoryError(f"{size} trials do not fit in the memory of the device; try --pack={max(1, size // 2)}")
 
 
 def _check_memory(compiled: Any, size: int) -> None:
-    """Raises a `UserError` if what a program needs beside its arguments is more than the device has left."""
+    """Raises an `OutOfMemoryError` if what a program needs beside its arguments is more than the device has left."""
     analysis, device = compiled.memory_analysis(), jax.local_devices()[0]
     if analysis is None:
         return
@@ -144,7 +148,7 @@ def _check_memory(compiled: Any, size: int) -> None:
     room = statistics["bytes_limit"] - statistics["bytes_in_use"] if statistics is not None else _host_memory()
     if needed > room:
         fits = max(1, int(size * room / needed))
-        raise UserError(
+        raise OutOfMemoryError(
             f"{size} trials need {needed / 2**30:.1f} GiB more than is in use, and {room / 2**30:.1f} GiB are left; "
             f"try --pack={fits}"
         )
