@@ -5,6 +5,7 @@ lstm-research sweep --config=configs/synthetic.py --sweep=space.py --workdir=swe
 lstm-research sweep --workdir=sweeps/rates --status
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lstm_research.cli.config_flag import define_config_flag, overrides, parse_c
 from lstm_research.common.errors import UserError
 
 _ENGINE_FLAGS = (
+    "pack",
     "workers",
     "max_restarts",
     "cpus_per_trial",
@@ -34,11 +36,12 @@ def define_flags() -> None:
     flags.DEFINE_string("sweep", None, "The sweep file: Python with get_hyper(hyper) or get_space(space).")
     flags.DEFINE_string("workdir", None, "The folder of the sweep; a sweep that is there goes on.")
     flags.DEFINE_bool("status", False, "Show the trials of the sweep in --workdir, and run nothing.")
-    flags.DEFINE_string("engine", "local", "What runs the trials: local, ray or slurm.")
+    flags.DEFINE_string("engine", "local", "What runs the trials: local, packed, ray or slurm.")
     flags.DEFINE_string("sampler", None, "How a space is searched: tpe (where nothing is said), random or grid.")
     flags.DEFINE_string("pruner", "none", "Whether bad trials are stopped early: none, asha, hyperband or median.")
     flags.DEFINE_integer("seed", 0, "Seed of the sampler.")
     flags.DEFINE_integer("num_trials", None, "How many trials of a space; NUM_TRIALS of the sweep file if left out.")
+    flags.DEFINE_integer("pack", None, "packed: the most trials in one program, 16 if left out.")
     flags.DEFINE_integer("workers", None, "local, ray: trials at a time; 1 (local) or all there is room for (ray).")
     flags.DEFINE_integer(
         "max_restarts", None, "How often a trial that died goes on without having got any further; 10 if left out."
@@ -87,6 +90,11 @@ def main(argv: list[str]) -> int:
     engine = make_engine(FLAGS.engine, {name: FLAGS[name].value for name in _ENGINE_FLAGS})
     if not engine.trains_here:  # checking configs must not take the devices from the trials
         jax.config.update("jax_platforms", "cpu")
+    elif "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        # Trials are divided among devices, of which a CPU has but one for all its cores.
+        jax.config.update(
+            "jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        )
     definition = define_sweep(
         read_sweep_file(Path(FLAGS.sweep)),
         parse_config,

@@ -44,6 +44,7 @@ class SweepDefinition:
       recipe_text: the recipe's file.
       sweep_text: the sweep file.
       program: what a trial's command begins with.
+      configure: reads the config of a trial, where trials are trained in this process.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class SweepDefinition:
     recipe_text: str
     sweep_text: str
     program: tuple[str, ...] = (sys.executable, "-m", "lstm_research", "train")
+    configure: Configure | None = dataclasses.field(default=None, compare=False)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -77,6 +79,11 @@ class SweepDefinition:
         """Returns the command that trains with a trial's overrides."""
         arguments = _arguments(self.recipe, self.overrides, point)
         return [*self.program, arguments[0], f"--workdir={workdir}", *arguments[1:]]
+
+    def trial_config(self, point: Mapping[str, Any]) -> Any:
+        """Returns the config that `train_command` trains."""
+        assert self.configure is not None
+        return self.configure(_arguments(self.recipe, self.overrides, point))
 
     def better(self, one: float, other: float) -> bool:
         """Whether the first of two values is the better one."""
@@ -107,7 +114,7 @@ class SweepDefinition:
         content = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("folder", "program", "space")
+            if field.name not in ("configure", "folder", "program", "space")
         }
         content["space"] = None if self.space is None else [parameter.to_json() for parameter in self.space]
         write_atomically(path, json.dumps(content, indent=2, default=dict) + "\n")
@@ -212,7 +219,7 @@ def define_sweep(
     metric, direction = _judge(config)
     definition = SweepDefinition(
         folder, recipe, overrides, json.loads(json.dumps(plain, default=dict)), points, file.space, budget, name,
-        pruner, seed, metric, direction, recipe_text, file.text,
+        pruner, seed, metric, direction, recipe_text, file.text, configure=configure,
     )  # fmt: skip
     for key in definition.keys:
         if key in _JUDGE:

@@ -10,6 +10,7 @@ from lstm_research.common.errors import UserError, unknown
 
 ENGINES = {
     "local": "lstm_research.sweeps.local:LocalEngine",
+    "packed": "lstm_research.sweeps.packed:PackedEngine",
     "ray": "lstm_research.sweeps.ray_cluster:RayEngine",
     "slurm": "lstm_research.sweeps.slurm:SlurmEngine",
 }

@@ -108,9 +108,9 @@ class Experiment:
           UserError: anything in the config that does not fit, named by its key.
         """
         training, parallel, optimizer, task = make_parts(config, files if like is None else like.task.files())
+        sections = check_sections(config)
         if like is not None:
             task.share_data(like.task)
-        sections = check_sections(config)
         source: Any = ()
         if files is None:
             source = read_source(training.init_from, sections["model"]) if training.init_from is not None else ()

@@ -64,10 +64,10 @@ def run(
       UserError: the workdir or the disk cannot be used; the last good checkpoint is intact.
     """
 
-    def read_status() -> tuple[int | None, PyTree]:
+    def look() -> tuple[int | None, PyTree]:
         return finished_step(experiment.config, workdir, overwrite_config=overwrite_config), ()
 
-    finished, _ = on_first(read_status, ())
+    finished, _ = on_first(look, ())
     if finished is not None:
         if is_first():
             print(f"the run in {workdir} is finished at step {finished}", flush=True)
@@ -93,14 +93,6 @@ def finished_step(config: Any, workdir: Path, *, overwrite_config: bool = False)
     status = check_workdir(workdir, config, overwrite_config=overwrite_config).read_status()
     done = status.get("state") == "finished" and status.get("config_digest") == config_digest(config)
     return status["step"] if done else None
-
-
-def check_metric(experiment: Any, evaluator: Evaluator) -> None:
-    """Raises a `UserError` now rather than at the first validation if it will not give the wanted metric."""
-    if "valid" in experiment.task.splits():
-        names = evaluator.metric_names(jax.eval_shape(experiment.init_state).params, "valid")
-        if experiment.training.metric not in names:
-            raise unknown("training.metric", experiment.training.metric, names)
 
 
 @contextlib.contextmanager
@@ -137,12 +129,11 @@ def open_run(
     Returns:
       The run, and its requests, of which the first has not been asked for yet.
     """
+    digest, shapes = config_digest(experiment.config), jax.eval_shape(experiment.init_state)
     workdir, options = Workdir(path), experiment.training
-    shapes = jax.eval_shape(experiment.init_state)
     notes: list[str] = []
     checkpoints = Checkpoints(workdir.checkpoints, options.keep_checkpoints, notes.append, write=is_first())
     stack.callback(checkpoints.close)
-    digest = config_digest(experiment.config)
 
     def open_and_restore() -> tuple[tuple[int, dict[str, Any], bool], PyTree]:
         _check_disk(experiment, path, shapes)
@@ -160,7 +151,8 @@ def open_run(
         notes.extend(_forget_other_results(record, workdir, options.metric, digest))
         return (step, asdict(record), True), state
 
-    (step, record, resumed), slot.state = on_first(open_and_restore, shapes)
+    (step, record, resumed), state = on_first(open_and_restore, shapes)
+    slot.state = state
     tensorboard = None
     if is_first():
         tensorboard = TensorBoard(workdir.tensorboard, step if workdir.tensorboard.exists() else None)
@@ -183,7 +175,7 @@ def _drive(
         while True:
             try:
                 if isinstance(request, Evaluation):
-                    answer: Any = evaluator.evaluate(*request, lambda: signals.poll() is not None)
+                    answer: Any = evaluator.evaluate(*request, signals.should_stop)
                 else:
                     if batches is None:
                         batches = iter(experiment.train_iterator(run.step))
@@ -221,6 +213,14 @@ def _forget_other_results(record: Record, workdir: Workdir, metric: str, digest:
         return []
     step, record.best, record.bad_evaluations = record.best["step"], None, 0
     return [f"the best result, of step {step}, is forgotten: {reason}"]
+
+
+def check_metric(experiment: Any, evaluator: Evaluator) -> None:
+    """Raises a `UserError` now rather than at the first validation if it will not give the wanted metric."""
+    if "valid" in experiment.task.splits():
+        names = evaluator.metric_names(jax.eval_shape(experiment.init_state).params, "valid")
+        if experiment.training.metric not in names:
+            raise unknown("training.metric", experiment.training.metric, names)
 
 
 def _check_disk(experiment: Any, workdir: Path, state: PyTree) -> None:

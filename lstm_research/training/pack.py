@@ -5,24 +5,22 @@ Every trial's function (update, evaluation) is traced with its own config and co
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from lstm_research.common.errors import UserError
 from lstm_research.training.evaluation import IN_FLIGHT, make_evaluation_step, num_rows
 from lstm_research.training.metrics import MetricSums
+from lstm_research.training.packed_function import AXIS, PackedFunction, out_of_memory, shapes_of
 from lstm_research.training.packed_program import TracedProgram
 from lstm_research.training.run import Slot
-from lstm_research.training.step import TrainState, make_update
+from lstm_research.training.step import TrainState, make_plain_step
 
-_AXIS = "trial"
 # Batches of training that are looked at to see whether their shapes vary.
 _LOOKED_AT = 16
 
@@ -41,15 +39,14 @@ class Member:
     def __init__(self, experiment: Any):
         self.experiment = experiment
         self.state = jax.eval_shape(experiment.init_state)
-        task, options = experiment.task, experiment.training
-        update = make_update(
-            task,
-            experiment.optimizer,
-            accumulation_steps=options.accumulation_steps,
-            average_decay=options.average_decay,
-        )
+        task = experiment.task
         self._functions: dict[str, Callable[..., Any]] = {
-            "update": update,
+            "update": make_plain_step(
+                task,
+                experiment.optimizer,
+                accumulation_steps=experiment.training.accumulation_steps,
+                average_decay=experiment.training.average_decay,
+            ),
             "carry": lambda params, batch: task.initial_carry(params, num_rows(batch)),
             "evaluation": make_evaluation_step(task),
         }
@@ -57,7 +54,7 @@ class Member:
 
     def program(self, name: str, *arguments: Any) -> TracedProgram:
         """Returns the program of a function for arguments of these shapes."""
-        key = (name, _shapes(arguments))
+        key = (name, shapes_of(arguments))
         if key not in self._traced:
             self._traced[key] = TracedProgram(self._functions[name], *arguments)
         return self._traced[key]
@@ -69,7 +66,7 @@ class Member:
           other: the other trial.
           batches: one of every split.
         """
-        if _shapes(self.state) != _shapes(other.state):
+        if shapes_of(self.state) != shapes_of(other.state):
             return False
         return all(
             ours.is_like(theirs) for ours, theirs in zip(self.programs(batches), other.programs(batches), strict=True)
@@ -85,73 +82,6 @@ class Member:
                 start = self.program("carry", self.state.params, batch)
                 programs += [start, self.program("evaluation", self.state.params, batch, start.result)]
         return programs
-
-
-class PackedFunction:
-    """A function of trials that are alike, as one program over their stacked arguments.
-
-    Args:
-      name: see `Member`.
-      template: the program of one of the trials.
-    """
-
-    def __init__(self, name: str, template: TracedProgram):
-        self._name = name
-        self._template = template
-        self._lifted: set[int] = set()
-        self._compiled: dict[Any, Any] = {}
-
-    def numbers(self, programs: Sequence[TracedProgram]) -> dict[int, np.ndarray]:
-        """Returns the numbers of trials, one row a trial; numbers that are new among them become arguments too.
-
-        Raises:
-          UserError: a program differs in more than numbers.
-        """
-        for program in programs:
-            if not self._template.is_like(program):
-                raise UserError(
-                    "trials that were alike are not so on a batch of another shape; train them with --pack=1"
-                )
-            new = self._template.differences(program) - self._lifted
-            if new:
-                self._lifted |= new
-                self._compiled.clear()
-        return {index: np.stack([program.numbers[index] for program in programs]) for index in sorted(self._lifted)}
-
-    def compiled(self, mesh: Any, numbers: Mapping[int, Any], arguments: tuple, shared: Sequence[bool]) -> Any:
-        """Returns what runs the function of every trial, given the numbers and such arguments.
-
-        Args:
-          mesh: the devices that the trials are divided among; None for one device.
-          numbers: see the method.
-          arguments: of the function; of an update after the mask of the trials that are updated.
-          shared: for each of these, whether all trials have the same; otherwise they are stacked.
-
-        Raises:
-          UserError: the device has not the memory for so many trials.
-        """
-        key = (mesh, tuple(shared), _shapes((numbers, arguments)))
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(mesh, numbers, arguments, shared)
-        return self._compiled[key]
-
-    def _compile(self, mesh: Any, numbers: Mapping[int, Any], arguments: tuple, shared: Sequence[bool]) -> Any:
-        updates = self._name == "update"
-
-        def one(numbers: Mapping[int, Any], *arguments: Any) -> Any:
-            if not updates:
-                return self._template.run(numbers, *arguments)
-            active, state, batch = arguments
-            new, metrics = self._template.run(numbers, state, batch)
-            return jax.tree.map(lambda new, old: jnp.where(active, new, old), new, state), metrics
-
-        function = jax.vmap(one, in_axes=(0, *(None if same else 0 for same in shared)))
-        if mesh is not None:
-            specs = (PartitionSpec(_AXIS), *(PartitionSpec() if same else PartitionSpec(_AXIS) for same in shared))
-            function = jax.shard_map(
-                function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(_AXIS), check_vma=False
-            )
-        return jax.jit(function, donate_argnums=(2,) if updates else ()).lower(numbers, *arguments).compile()
 
 
 class Group:
@@ -170,7 +100,7 @@ class Group:
         task = member.experiment.task
         batches = task.train_batches(member.experiment.seed)
         some = [batches[step] for step in range(min(_LOOKED_AT, len(batches)))]
-        self.varies = len({_shapes(batch) for batch in some}) > 1
+        self.varies = len({shapes_of(batch) for batch in some}) > 1
         # One of every split, to see whether others are like the first.
         self._batches = {"train": some[0]} | {split: task.eval_batches(split)[0] for split in task.splits()[1:]}
         self._functions: dict[Any, PackedFunction] = {}
@@ -196,7 +126,7 @@ class Group:
 
     def function(self, name: str, *shapes: Any) -> PackedFunction:
         """Returns one of the trials' functions, for arguments of these shapes."""
-        key = (name, _shapes(shapes))
+        key = (name, shapes_of(shapes))
         if key not in self._functions:
             self._functions[key] = PackedFunction(name, self.first.program(name, *shapes))
         return self._functions[key]
@@ -219,13 +149,21 @@ class Pack:
       states: of each.
       size: the number of rows; those beyond the trials are the first trial's once more, and never updated. So packs of
         different sizes may share what is compiled.
+
+    Attributes:
+      size: the number of rows, which the devices divide evenly.
     """
 
     def __init__(self, group: Group, members: Sequence[Member], states: Sequence[TrainState], size: int):
         self._group = group
+        devices = jax.devices()[:size]
+        size = -(-size // len(devices)) * len(devices)
         self._members = [*members, *[members[0]] * (size - len(members))]
-        devices = jax.devices()[: math.gcd(len(jax.devices()), size)]
-        self._mesh = jax.make_mesh((len(devices),), (_AXIS,), devices=devices) if len(devices) > 1 else None
+        self._devices = devices
+        self._mesh = None
+        if len(devices) > 1:
+            self._mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+        self.size = size
         self._ready: dict[Any, tuple[Any, Any]] = {}
         self._taken: tuple[int, TrainState] | None = None
         self._state = self._stack([*states, *[states[0]] * (size - len(states))])
@@ -237,13 +175,11 @@ class Pack:
           rows: of the trials.
           batches: of each row; one for all if it is only one.
         """
-        active = np.zeros(len(self._members), bool)
-        active[list(rows)] = True
         shared = len(batches) == 1
         batch = batches[0] if shared else jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
         self._taken = None
         shapes = (self._group.first.state, batches[0])
-        self._state, metrics = self._call("update", shapes, (active, self._state, batch), (False, False, shared))
+        self._state, metrics = self._call("update", rows, shapes, (self._state, batch), (False, shared))
         return PackedMetrics(metrics)
 
     def evaluate(
@@ -259,9 +195,9 @@ class Pack:
         Returns:
           By row, metrics by name, or None if `should_stop` said so, or what went wrong with this trial.
         """
-        some = next(iter(params.values()))
+        rows, some = list(params), next(iter(params.values()))
         stacked = self._stack([params.get(row, some) for row in range(len(self._members))])
-        batches = self._members[next(iter(params))].experiment.task.eval_batches(split)
+        batches = self._members[rows[0]].experiment.task.eval_batches(split)
         sums = {row: MetricSums() for row in params}
         pending: list[Any] = []
         carry: Any = None
@@ -272,10 +208,10 @@ class Pack:
             batch = batches[index]
             weights = self._group.first.state.params
             if shape is None:
-                carry = self._call("carry", (weights, batch), (stacked, batch), (False, True))
+                carry = self._call("carry", rows, (weights, batch), (stacked, batch), (False, True))
                 shape = self._group.first.program("carry", weights, batch).result
             shapes = (weights, batch, shape)
-            metrics, carry = self._call("evaluation", shapes, (stacked, batch, carry), (False, True, False))
+            metrics, carry = self._call("evaluation", rows, shapes, (stacked, batch, carry), (False, True, False))
             pending.append(metrics)
             if len(pending) == IN_FLIGHT:
                 _drain(pending, sums)
@@ -293,7 +229,9 @@ class Pack:
     def take(self, row: int) -> TrainState:
         """Returns the state of one trial."""
         if self._taken is None or self._taken[0] != row:
-            self._taken = (row, _take(self._state, row))
+            each = self.size // len(self._devices)
+            shard = jax.tree.map(lambda leaf: _on_device(leaf, self._devices[row // each]), self._state)
+            self._taken = (row, _take(shard, row % each))
         return self._taken[1]
 
     def put(self, row: int, state: TrainState) -> None:
@@ -301,25 +239,32 @@ class Pack:
         self._state = self._placed(_put(self._state, row, state))
         self._taken = (row, state)
 
-    def _call(self, name: str, shapes: tuple, arguments: tuple, shared: tuple[bool, ...]) -> Any:
-        """Runs a function of every trial; `shapes` are those of one trial's arguments, the second a batch."""
+    def _call(self, name: str, rows: Sequence[int], shapes: tuple, arguments: tuple, shared: tuple[bool, ...]) -> Any:
+        """Runs a function of some trials; `shapes` are those of one trial's arguments, the second a batch."""
         leaves, structure = jax.tree.flatten(shapes[1])
         key = (name, shared, structure, *(leaf.shape for leaf in leaves))  # of the others there is one shape
+        active = np.zeros(len(self._members), bool)
+        active[list(rows)] = True
         if key not in self._ready:
             numbers = self._placed(self._group.numbers(self._members, name, *shapes))
-            function = self._group.function(name, *shapes).compiled(self._mesh, numbers, arguments, shared)
+            function = self._group.function(name, *shapes).compiled(self._mesh, numbers, (active, *arguments), shared)
             self._ready[key] = function, numbers
         function, numbers = self._ready[key]
-        return function(numbers, *arguments)
+        try:
+            return function(numbers, active, *arguments)
+        except jax.errors.JaxRuntimeError as error:
+            raise out_of_memory(error, len(self._members)) from error
 
     def _stack(self, trees: Sequence[PyTree]) -> PyTree:
+        if self._mesh is not None:
+            trees = jax.device_put(list(trees), self._devices[0])
         return self._placed(jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees))
 
     def _placed(self, tree: PyTree) -> PyTree:
         """Returns arrays divided among the devices along their first axis."""
         if self._mesh is None:
             return jax.device_put(tree)
-        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(_AXIS)))
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(AXIS)))
 
 
 class PackedSlot(Slot):
@@ -366,6 +311,11 @@ def _drain(pending: list[Any], sums: Mapping[int, MetricSums]) -> None:
     pending.clear()
 
 
+def _on_device(leaf: jax.Array, device: Any) -> jax.Array:
+    """Returns the part of an array that lies on a device."""
+    return next(shard.data for shard in leaf.addressable_shards if shard.device == device)
+
+
 @jax.jit
 def _take(state: PyTree, row: Any) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[row], state)
@@ -374,9 +324,3 @@ def _take(state: PyTree, row: Any) -> PyTree:
 @functools.partial(jax.jit, donate_argnums=0)
 def _put(state: PyTree, row: Any, one: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf, new: leaf.at[row].set(new), state, one)
-
-
-def _shapes(tree: PyTree) -> Any:
-    """Returns what of a tree of arrays a compiled program depends on, to compare and to hash."""
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple((jnp.shape(leaf), str(leaf.dtype)) for leaf in leaves)

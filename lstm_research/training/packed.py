@@ -16,19 +16,25 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import PyTree
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lstm_research.common.errors import UserError
+from lstm_research.training.environment import command_line
 from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.experiment import Experiment, data_of, files_to_resume_with, same_data
 from lstm_research.training.loop import Start, check_metric, finished_step, open_run, room_on_disk
 from lstm_research.training.pack import Group, Member, Pack, PackedSlot
+from lstm_research.training.packed_function import OutOfMemoryError
+from lstm_research.training.parallel import Parallel
 from lstm_research.training.run import FINISHED, PREEMPTED, Evaluation
 from lstm_research.training.stopping import StopSignals
 from lstm_research.training.workdir import check_workdir
 
 FAILED, USER_ERROR = 1, 2
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+Watch = Callable[[Sequence[int], int], None]
+"""Told now and then which trials train, by their numbers, and the step they are at."""
 
 
 class Outcome(NamedTuple):
@@ -51,6 +57,7 @@ class _Trial:
     path: Path
     start: Start
     config: Any
+    signals: "_TrialSignals"
     member: Any = None
     slot: PackedSlot = field(default_factory=PackedSlot)
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -59,19 +66,30 @@ class _Trial:
     request: Evaluation | None = None
 
 
+class _TrialSignals(StopSignals):
+    """Signals to all trials, and the wish to end one of them."""
+
+    def __init__(self, shared: StopSignals):
+        super().__init__()
+        self._shared = shared
+
+    def poll(self) -> str | None:
+        """Returns what asks this trial to stop, or None."""
+        self.requested = self.requested or self._shared.poll()
+        return self.requested
+
+
 class Packer:
     """Trains trials in packs, and keeps what is compiled and loaded for later ones.
 
     Args:
       pack: the most trials in one program.
-      console: where the course of the packs is shown; None is standard output.
     """
 
-    def __init__(self, pack: int = 16, console: Console | None = None):
+    def __init__(self, pack: int = 16):
         if pack < 1:
             raise UserError(f"--pack must be at least 1, got {pack}")
         self._pack = pack
-        self._console = console or Console(soft_wrap=True)
         self._groups: list[Group] = []
         self._loaded: list[Experiment] = []
 
@@ -83,6 +101,8 @@ class Packer:
         starts: Sequence[Start] | None = None,
         signals: StopSignals | None = None,
         on_end: Callable[[int, Outcome], None] = lambda index, outcome: None,
+        is_enough: Callable[[int], bool] = lambda index: False,
+        watch: Watch | None = None,
     ) -> list[Outcome]:
         """Trains every config in its folder, from the start or from where it was stopped.
 
@@ -92,9 +112,14 @@ class Packer:
           starts: what each folder says of how its run was started.
           signals: by which the trials are asked to stop; None listens to SIGTERM and SIGINT.
           on_end: called with the number of a trial and how it ended, as soon as it has.
+          is_enough: called with the number of a trial after each of its validations; if so, it saves and ends.
+          watch: told of the course; None shows it on standard output.
 
         Returns:
           How each trial ended. A trial whose config or folder is refused does not keep the others from training.
+
+        Raises:
+          UserError: the device has not the memory for a pack; no more is lost than if the process had been killed.
         """
         outcomes: dict[int, Outcome] = {}
 
@@ -103,25 +128,24 @@ class Packer:
             outcomes[trial.index] = outcome
             on_end(trial.index, outcome)
 
-        trials = [
-            _Trial(index, Path(path), start, config)
-            for index, (config, path, start) in enumerate(
-                zip(configs, workdirs, starts or [Start(False, None, [])] * len(configs), strict=True)
-            )
-        ]
         with contextlib.ExitStack() as stack:
-            signals = signals or stack.enter_context(StopSignals())
-            ready = [trial for trial in trials if self._make(trial, signals, end)]
-            packs = list(self._packs(ready))
-            for number, (group, size, members) in enumerate(packs):
-                if len(packs) > 1:
-                    self._console.print(f"pack {number + 1} of {len(packs)}: {len(members)} trials", highlight=False)
-                _Session(group, size, members, signals, end, self._console).train()
-        return [outcomes[index] for index in range(len(trials))]
+            shared = signals or stack.enter_context(StopSignals())
+            shown = watch or stack.enter_context(_Course())
+            own = starts or [Start(False, None, command_line())] * len(configs)
+            trials = [
+                _Trial(index, Path(path), start, config, _TrialSignals(shared))
+                for index, (config, path, start) in enumerate(zip(configs, workdirs, own, strict=True))
+            ]
+            for trial in trials:
+                stack.enter_context(trial.stack)
+            ready = [trial for trial in trials if self._make(trial, end)]
+            for group, size, members in list(self._packs(ready)):
+                _Session(group, size, members, shared, end, is_enough, shown).train()
+        return [outcomes[index] for index in range(len(configs))]
 
-    def _make(self, trial: _Trial, signals: StopSignals, end: Callable[[_Trial, Outcome], None]) -> bool:
+    def _make(self, trial: _Trial, end: Callable[[_Trial, Outcome], None]) -> bool:
         """Builds and checks one trial; returns whether it is to be trained."""
-        if signals.poll() is not None:
+        if trial.signals.should_stop():
             end(trial, Outcome(PREEMPTED))
             return False
         try:
@@ -137,6 +161,8 @@ class Packer:
             experiment = Experiment.from_config(trial.config, files=files, like=like)
             if not files and like is None:
                 self._loaded.append(experiment)
+            if experiment.parallel != Parallel():
+                raise UserError("parallel divides one run among devices, and a pack divides its trials; leave it out")
             check_metric(experiment, Evaluator(experiment.task))
             trial.member = Member(experiment)
         except (UserError, OSError) as error:
@@ -218,9 +244,10 @@ class _Session:
       group: what they have in common.
       size: the rows of the pack.
       trials: at most so many.
-      signals: by which they are asked to stop.
+      signals: by which all are asked to stop.
       end: told of a trial that has ended.
-      console: where the course of the pack is shown.
+      is_enough: see `Packer.train`.
+      watch: told of the course.
     """
 
     def __init__(
@@ -230,19 +257,21 @@ class _Session:
         trials: Sequence[_Trial],
         signals: StopSignals,
         end: Callable[[_Trial, Outcome], None],
-        console: Console,
+        is_enough: Callable[[int], bool],
+        watch: Watch,
     ):
-        self._signals, self._end, self._size = signals, end, size
+        self._signals, self._end, self._is_enough, self._watch = signals, end, is_enough, watch
+        self._watched = time.monotonic()
         opened = [trial for trial in trials if self._goes_on(trial, functools.partial(self._open, trial))]
         self._training: dict[int, _Trial] = dict(enumerate(opened))
         if not opened:
             return
         states = [trial.slot.state for trial in opened]
         self._pack = Pack(group, [trial.member for trial in opened], states, size)
+        del states
         for row, trial in self._training.items():
             trial.slot.join(self._pack, row)
         self._streams = _Streams(self._training)
-        self._shown = _Course(console, max(trial.member.experiment.training.num_steps for trial in opened))
 
     def train(self) -> None:
         """Trains until each trial has ended."""
@@ -257,12 +286,11 @@ class _Session:
                     self._update()
         finally:
             self._streams.close()
-            self._shown.close()
 
     def _open(self, trial: _Trial) -> None:
         quiet = Console(quiet=True, force_terminal=False)  # what a run says is in its `train.log`
         experiment = trial.member.experiment
-        opened = open_run(experiment, trial.path, trial.slot, self._signals, trial.stack, trial.start, quiet)
+        opened = open_run(experiment, trial.path, trial.slot, trial.signals, trial.stack, trial.start, quiet)
         trial.run, trial.requests = opened
 
     def _evaluate(self) -> bool:
@@ -277,12 +305,17 @@ class _Session:
         first = next(iter(keys.values()))
         params = {row: request.params for row, request in wanted.items() if keys[row] == first}
         try:
-            answers = self._pack.evaluate(params, first[0], lambda: self._signals.poll() is not None)
+            answers = self._pack.evaluate(params, first[0], self._signals.should_stop)
+        except OutOfMemoryError:
+            raise
         except Exception as error:
             answers = dict.fromkeys(params, error)
         del wanted, params
         for row, answer in answers.items():
+            trial = self._training[row]
             self._answer(row, answer)
+            if first[0] == "valid" and row in self._training and self._is_enough(trial.index):
+                trial.signals.requested = "the sweep"
         return True
 
     def _update(self) -> None:
@@ -292,14 +325,18 @@ class _Session:
         try:
             made: list[tuple[list[int], Any]] = [
                 (alike, self._pack.update(alike, batches))
-                for alike, batches in self._streams.at(step, rows, self._size)
+                for alike, batches in self._streams.at(step, rows, self._pack.size)
             ]
+        except OutOfMemoryError:
+            raise
         except Exception as error:  # the states may be lost
             made = [(list(self._training), error)]
         for alike, answer in made:
             for row in alike:
                 self._answer(row, answer)
-        self._shown.advance(step + 1, len(self._training))
+        if time.monotonic() - self._watched >= _SECONDS_BETWEEN_LOOKS:
+            self._watched = time.monotonic()
+            self._watch([trial.index for trial in self._training.values()], step + 1)
 
     def _answer(self, row: int, answer: Any) -> None:
         """Gives a run what it asked for, or what went wrong with that."""
@@ -335,29 +372,30 @@ class _Session:
 
 
 class _Course:
-    """Shows how far a pack is: a bar on a terminal, a line now and then elsewhere."""
+    """Shows the course of packs by a line, which changes on a terminal. A context manager."""
 
-    def __init__(self, console: Console, num_steps: int):
-        self._console, self._num_steps = console, num_steps
-        self._bar: Progress | None = None
+    def __init__(self) -> None:
+        self._console = Console(soft_wrap=True)
+        self._status = self._console.status("starting")
         self._last = (0, time.monotonic())
-        if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn())
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
-            self._task = self._bar.add_task("training", total=num_steps)
-            self._bar.start()
 
-    def advance(self, step: int, count: int) -> None:
-        """Shows that `count` trials train, up to this step."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=f"training {count} trials")
-        elif time.monotonic() - self._last[1] >= _SECONDS_BETWEEN_LINES:
-            speed = (step - self._last[0]) / (time.monotonic() - self._last[1])
-            text = f"step {step}/{self._num_steps}  {count} trials  {speed:.1f} steps/s"
+    def __enter__(self) -> "_Course":
+        if self._console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._status.stop()
+
+    def __call__(self, trials: Sequence[int], step: int) -> None:
+        """Shows which trials train, and at which step they are."""
+        seconds = time.monotonic() - self._last[1]
+        if not self._console.is_terminal and seconds < _SECONDS_BETWEEN_LINES:
+            return
+        speed = f"  {(step - self._last[0]) / seconds:.1f} steps/s" if step > self._last[0] else ""
+        self._last = (step, time.monotonic())
+        text = f"step {step}: {len(trials)} trials{speed}"
+        if self._console.is_terminal:
+            self._status.update(text)
+        else:
             self._console.print(text, highlight=False)
-            self._last = (step, time.monotonic())
-
-    def close(self) -> None:
-        """Takes the bar away."""
-        if self._bar is not None:
-            self._bar.stop()

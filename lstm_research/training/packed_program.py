@@ -8,10 +8,12 @@ numbers are exactly those that each trial computes with alone.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
@@ -50,6 +52,7 @@ class _Body:
       results: by position among its outputs, the index of the number that is returned as it is.
       first: the first index of a number in it.
       last: one beyond the last.
+      stores: whether it writes into a part of an array.
     """
 
     jaxpr: Any
@@ -58,6 +61,7 @@ class _Body:
     results: dict[int, int]
     first: int
     last: int
+    stores: bool
 
 
 class TracedProgram:
@@ -71,6 +75,7 @@ class TracedProgram:
       numbers: every literal and constant in it, in the order of the record.
       inputs: shapes and types of the arguments.
       result: shapes and types of the result.
+      kept_by_loops: the bytes of what its loops return, of all their steps.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any):
@@ -81,6 +86,7 @@ class TracedProgram:
         self._out_tree: Any = jax.tree.structure(out)
         self._in_tree = jax.tree.structure(arguments)
         self._body = self._read(closed)
+        self.kept_by_loops = _kept_by_loops(self._body)
 
     def is_like(self, other: "TracedProgram") -> bool:
         """Whether this program and another one are the same but for numbers."""
@@ -117,7 +123,11 @@ class TracedProgram:
             steps.append(_Step(equation, numbers, bodies))
         outvars = enumerate(jaxpr.outvars)
         results = {at: self._add(item.val, item.aval) for at, item in outvars if isinstance(item, Literal)}
-        return _Body(jaxpr, constants, steps, results, first, len(self.numbers))
+        stores = any(
+            step.equation.primitive.name == "dynamic_update_slice" or any(body.stores for body in _all(step.bodies))
+            for step in steps
+        )
+        return _Body(jaxpr, constants, steps, results, first, len(self.numbers), stores)
 
     def _add(self, value: Any, aval: Any = None) -> int:
         self.numbers.append(np.asarray(value, None if aval is None else aval.dtype))
@@ -144,7 +154,11 @@ class TracedProgram:
     def _take(self, step: _Step, values: Mapping[int, Any], inputs: list[Any]) -> Sequence[Any]:
         """Returns the results of one operation."""
         primitive, params = step.equation.primitive, step.equation.params
-        inside = any(body.first <= index < body.last for index in values for body in _all(step.bodies))
+        if primitive.name == "dynamic_update_slice":
+            return [_update_slice(*inputs)]
+        inside = any(
+            body.stores or any(body.first <= index < body.last for index in values) for body in _all(step.bodies)
+        )
         if not inside and primitive.name not in _CUSTOM:
             with step.equation.ctx.manager:
                 result = primitive.bind(*inputs, **params)
@@ -165,6 +179,28 @@ class TracedProgram:
             branches = [runs("branches", at) for at in range(len(step.bodies["branches"]))]
             return jax.lax.switch(inputs[0], branches, *inputs[1:])
         raise NotPackableError(f"a number inside of the operation {primitive.name!r} differs")
+
+
+@jax.custom_batching.custom_vmap
+def _update_slice(operand: Any, update: Any, *indices: Any) -> Any:
+    """Writes into a part of an array.
+
+    `jax.vmap` makes a scatter of it, for which XLA copies the whole array, at every step of a loop: where all trials
+    write to the same place, it is the same operation with one axis more.
+    """
+    return jax.lax.dynamic_update_slice(operand, update, indices)
+
+
+@_update_slice.def_vmap
+def _(size: int, batched: Sequence[bool], operand: Any, update: Any, *indices: Any) -> tuple[Any, bool]:
+    if any(batched[2:]):
+        axes = [0 if each else None for each in batched]
+        return jax.vmap(lambda o, u, *i: jax.lax.dynamic_update_slice(o, u, i), axes)(operand, update, *indices), True
+    operand, update = (
+        array if each else jnp.broadcast_to(array, (size, *array.shape))
+        for array, each in zip((operand, update), batched, strict=False)
+    )
+    return jax.lax.dynamic_update_slice(operand, update, (jnp.zeros_like(indices[0]), *indices)), True
 
 
 def _scan(run: Callable[..., list[Any]], params: Mapping[str, Any], inputs: list[Any]) -> Sequence[Any]:
@@ -195,6 +231,16 @@ def _while(
     return jax.lax.while_loop(
         lambda state: condition(*of_condition, *state)[0], lambda state: body(*of_body, *state), list(start)
     )
+
+
+def _kept_by_loops(body: _Body) -> int:
+    total = 0
+    for step in body.steps:
+        if step.equation.primitive.name == "scan":
+            total += sum(math.prod(var.aval.shape) * var.aval.dtype.itemsize for var in step.equation.outvars)
+        else:
+            total += sum(map(_kept_by_loops, _all(step.bodies)))
+    return total
 
 
 def _all(bodies: Mapping[str, Sequence[_Body]]) -> Iterator[_Body]:

@@ -282,8 +282,8 @@ class Run:
             self._save_best(self._slot.state.evaluated, None)
         # The file is the truth about its own step, also where a run went on with another config from an older step.
         template = self._slot.state.params
-        step, params = on_first(lambda: self._load_best(template), template)
-        params = jax.device_put(params)
+        step, weights = on_first(lambda: self._load_best(template), template)
+        params = jax.device_put(weights)
         if self._writes:
             for name, text in self._task.samples(params).items():
                 write_atomically(self._workdir.samples / name, text)

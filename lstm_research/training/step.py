@@ -79,6 +79,9 @@ def init_state(
     )
 
 
+TrainStep = Callable[[TrainState, Any], tuple[TrainState, Sums]]
+
+
 def make_train_step(
     task: Any,
     optimizer: Optimizer,
@@ -86,8 +89,30 @@ def make_train_step(
     accumulation_steps: int = 1,
     average_decay: float | None = None,
     parallel: Parallel | None = None,
-) -> Callable[[TrainState, Any], tuple[TrainState, Sums]]:
+) -> TrainStep:
     """Makes the compiled `train_step(state, batch) -> (state, metrics)`; the state that goes in is given up.
+
+    Args:
+      task: see `make_plain_step`, as the next three.
+      optimizer: what turns gradients into updates.
+      accumulation_steps: of a batch.
+      average_decay: of the parameters.
+      parallel: how a step is divided among devices; None as by default.
+    """
+    parallel = parallel or Parallel()
+    options: dict[str, Any] = {"accumulation_steps": accumulation_steps, "average_decay": average_decay}
+    return parallel.compile(make_plain_step(task, optimizer, **options, axis=parallel.summed_axis))
+
+
+def make_plain_step(
+    task: Any,
+    optimizer: Optimizer,
+    *,
+    accumulation_steps: int = 1,
+    average_decay: float | None = None,
+    axis: str | None = None,
+) -> TrainStep:
+    """Makes `train_step(state, batch) -> (state, metrics)`, to be compiled.
 
     Args:
       task: its `loss(params, batch, carry, key) -> (summed loss, weight, extras, carry)` and `learning_rate_scale`.
@@ -95,23 +120,8 @@ def make_train_step(
       accumulation_steps: the batch is cut in this many parts along its batch axis, one after the other, to save
         memory. The gradient is that of the whole batch.
       average_decay: of the exponential moving average of the parameters; None keeps none.
-      parallel: how a step is divided among devices; None as by default.
+      axis: the axis of devices over which the step sums by itself, if it does.
     """
-    parallel = parallel or Parallel()
-    update = make_update(
-        task,
-        optimizer,
-        accumulation_steps=accumulation_steps,
-        average_decay=average_decay,
-        axis=parallel.summed_axis,
-    )
-    return parallel.compile(update)
-
-
-def make_update(
-    task: Any, optimizer: Optimizer, *, accumulation_steps: int, average_decay: float | None, axis: str | None = None
-) -> Callable[[TrainState, Any], tuple[TrainState, Sums]]:
-    """Makes the function that `make_train_step` compiles; with `axis`, for one of the devices along that axis."""
 
     def gradient(params: Params, batch: Any, carry: Any, key: Array) -> tuple[Params, Sums, Any]:
         """Returns the gradient of the summed loss, the metrics and the next carry."""

@@ -38,3 +38,7 @@ class StopSignals:
     def poll(self) -> str | None:
         """Returns the name of the signal that asks the run to stop, or None."""
         return self.requested
+
+    def should_stop(self) -> bool:
+        """Whether the run is asked to stop."""
+        return self.poll() is not None

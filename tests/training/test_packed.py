@@ -1,6 +1,7 @@
 """Trials packed into one program: each as if it had run alone."""
 
 import copy
+import gc
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +11,17 @@ import jax
 import numpy as np
 import pytest
 
+from lstm_research.common.errors import UserError
+from lstm_research.training import packed_function
+from lstm_research.training.checkpoints import Checkpoints
 from lstm_research.training.experiment import Experiment
 from lstm_research.training.loop import run
 from lstm_research.training.metrics import read_metrics
-from lstm_research.training.packed import Outcome, train_packed
-from lstm_research.training.weights import load_weights
+from lstm_research.training.pack import Pack
+from lstm_research.training.packed import Outcome, Packer, train_packed
+from lstm_research.training.stopping import StopSignals
+from lstm_research.training.weights import load_weights, named_leaves
+from lstm_research.training.workdir import Workdir
 
 TEXT = "To be or not to be that is the question\nWhether tis nobler in the mind to suffer\n"
 CSV = "text,label\nto be,yes\nor not to be,no\nthat is the question,yes\nnot to sit,no\nto be it,yes\nwhether tis,no\n"
@@ -180,6 +187,173 @@ def test_trials_of_a_pack_are_as_if_alone(name: str, tmp_path: Path) -> None:
     configs = trials(base, *changes)
     workdirs = [tmp_path / f"packed{index}" for index in range(len(configs))]
     assert train_packed(configs, workdirs) == [Outcome(0)] * len(configs)
+    for index, config in enumerate(configs):
+        assert alone(config, tmp_path / f"alone{index}") == 0
+        assert_as_alone(workdirs[index], tmp_path / f"alone{index}")
+
+
+def final(workdir: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the bytes of what a run came to."""
+    checkpoints = Checkpoints(workdir / "checkpoints", 2)
+    restored = checkpoints.restore_latest(Experiment.from_config(config).init_state())
+    checkpoints.close()
+    assert restored is not None
+    state = {name: np.asarray(leaf).tobytes() for name, leaf in named_leaves(restored[1]._replace(key=())).items()}
+    return {"lines": lines(workdir), "state": state, "best": (workdir / "best/model.safetensors").read_bytes()}
+
+
+RATES = [{"optimizer.learning_rate": rate} for rate in (0.003, 0.01)]
+DIVERGES = {"optimizer": {"name": "sgd", "learning_rate": 1e30}}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two trials come to that nothing disturbs."""
+    folder, configs = tmp_path_factory.mktemp("undisturbed"), trials("adding", *RATES)
+    train_packed(configs, [folder / "0", folder / "1"])
+    return [final(folder / str(index), config) for index, config in enumerate(configs)]
+
+
+class CrashError(BaseException):
+    """Stands for the end of the process: nothing in the package may catch it."""
+
+
+@pytest.mark.parametrize("moment", range(1, 7))
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_killed_at_a_save_and_started_again_all_end_as_if_undisturbed(
+    moment: int, undisturbed: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At odd moments the two have different newest checkpoints, and one waits for the other."""
+    configs, workdirs, saves = trials("adding", *RATES), [tmp_path / "0", tmp_path / "1"], [0]
+    save = Checkpoints.save
+
+    def crashing(self: Checkpoints, *rest: Any) -> None:
+        saves[0] += 1
+        if saves[0] == moment:
+            raise CrashError
+        save(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", crashing)
+        with pytest.raises(CrashError):
+            train_packed(configs, workdirs)
+    gc.collect()
+    assert train_packed(configs, workdirs) == [Outcome(0)] * 2
+    assert [final(path, config) for path, config in zip(workdirs, configs, strict=True)] == undisturbed
+
+
+def test_a_signal_has_all_trials_saved_and_they_go_on(undisturbed: list[dict[str, Any]], tmp_path: Path) -> None:
+    configs, workdirs, signals = trials("adding", *RATES), [tmp_path / "0", tmp_path / "1"], StopSignals()
+
+    def stop(index: int) -> bool:
+        signals.requested = "SIGTERM"
+        return False
+
+    outcomes = Packer().train(configs, workdirs, signals=signals, is_enough=stop)
+    assert outcomes == [Outcome(143)] * 2
+    assert [Workdir(path).read_status()["step"] for path in workdirs] == [6, 6]
+    assert train_packed(configs, workdirs) == [Outcome(0)] * 2
+    assert [final(path, config) for path, config in zip(workdirs, configs, strict=True)] == undisturbed
+
+
+def test_one_trial_is_stopped_alone(undisturbed: list[dict[str, Any]], tmp_path: Path) -> None:
+    configs, workdirs = trials("adding", *RATES), [tmp_path / "0", tmp_path / "1"]
+    outcomes = Packer().train(configs, workdirs, is_enough=lambda index: index == 0)
+    assert outcomes == [Outcome(143), Outcome(0)]
+    assert Workdir(workdirs[0]).read_status()["state"] == "preempted"
+    assert final(workdirs[1], configs[1]) == undisturbed[1]
+
+
+def test_a_trial_that_diverges_leaves_the_bytes_of_the_others_as_they_are(tmp_path: Path) -> None:
+    sgd = [{"optimizer": {"name": "sgd", "learning_rate": rate}} for rate in (0.003, 0.01)]
+    configs = trials("adding", *sgd, DIVERGES)
+    with_it, without = ([tmp_path / f"{name}{index}" for index in range(3)] for name in ("with", "without"))
+    assert [outcome.code for outcome in train_packed(configs, with_it)] == [0, 0, 1]
+    assert [outcome.code for outcome in train_packed(configs[:2], without[:2])] == [0, 0]
+    for index in (0, 1):
+        assert final(with_it[index], configs[index]) == final(without[index], configs[index])
+    assert Workdir(with_it[2]).read_status()["state"] == "diverged"
+    assert "diverged at step" in (with_it[2] / "train.log").read_text()
+
+
+def test_a_trial_that_is_refused_or_fails_leaves_the_others_alone(
+    undisturbed: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    configs = trials("adding", *RATES, {"model.cell.hidden_size": -1}, {"training.metric": "bleu"}, {})
+    workdirs = [tmp_path / str(index) for index in range(len(configs))]
+    workdirs[4].mkdir()
+    (workdirs[4] / "metrics.jsonl").touch()
+    outcomes = train_packed(configs, workdirs)
+    assert [outcome.code for outcome in outcomes] == [0, 0, 2, 2, 2]
+    for outcome, words in zip(outcomes[2:], ("hidden_size", "training.metric 'bleu'", "no config.json"), strict=True):
+        assert words in outcome.reason
+    assert [final(path, config) for path, config in zip(workdirs, configs[:2], strict=False)] == undisturbed
+
+
+def test_what_differs_in_more_than_numbers_is_another_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = [
+        {"model.dropout": {"input_rate": 0.1}, "seed": 1},
+        {"model.dropout": {}},
+        {"model.dropout": {"input_rate": 0.3}},
+        {"model.cell.hidden_size": 4},
+        {"model.dropout": {}, "optimizer.learning_rate": 0.5},
+    ]
+    configs, packs, init = trials("adding", *changes), [], Pack.__init__
+    workdirs = [tmp_path / f"packed{index}" for index in range(len(configs))]
+
+    def counting(self: Pack, group: Any, members: Any, *rest: Any) -> None:
+        packs.append(len(members))
+        init(self, group, members, *rest)
+
+    monkeypatch.setattr(Pack, "__init__", counting)
+    assert train_packed(configs, workdirs) == [Outcome(0)] * len(configs)
+    assert packs == [2, 2, 1]
+    for index in (1, 2):
+        assert alone(configs[index], tmp_path / f"alone{index}") == 0
+        assert_as_alone(workdirs[index], tmp_path / f"alone{index}")
+
+
+def test_trials_in_turn_are_as_if_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the loops of a trial fill the cache, no two are computed at once."""
+    monkeypatch.setattr(packed_function, "_CACHE", 0)
+    configs = trials("language_model", {}, {"optimizer.learning_rate": 0.1, "seed": 1})
+    workdirs = [tmp_path / "packed0", tmp_path / "packed1"]
+    assert train_packed(configs, workdirs) == [Outcome(0)] * 2
+    for index, config in enumerate(configs):
+        assert alone(config, tmp_path / f"alone{index}") == 0
+        assert_as_alone(workdirs[index], tmp_path / f"alone{index}")
+
+
+def test_a_pack_that_the_memory_does_not_hold_is_refused_with_one_that_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_function, "_host_memory", lambda: 1e4)
+    with pytest.raises(UserError, match=r"2 trials need .* try --pack=1"):
+        train_packed(trials("adding", *RATES), [tmp_path / "0", tmp_path / "1"])
+
+
+def test_a_later_call_compiles_nothing_anew(tmp_path: Path) -> None:
+    packer = Packer()
+    packer.train(trials("adding", *RATES), [tmp_path / "0", tmp_path / "1"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed_function.PackedFunction, "_compile", lambda *_: pytest.fail("compiled"))
+        later = trials("adding", *({"optimizer.learning_rate": rate} for rate in (0.1, 0.2)))
+        assert packer.train(later, [tmp_path / "2", tmp_path / "3"]) == [Outcome(0)] * 2
+
+
+def test_parallel_is_refused(tmp_path: Path) -> None:
+    (outcome,) = train_packed(trials("adding", {"parallel": {"strategy": "pmap"}}), [tmp_path / "0"])
+    assert outcome.code == 2
+    assert outcome.reason.startswith("parallel divides one run among devices")
+
+
+@pytest.mark.whole
+def test_sixteen_learning_rates_over_two_hundred_steps(tmp_path: Path) -> None:
+    rates = np.geomspace(1e-4, 1e-2, 16).tolist()
+    training = {"num_steps": 200, "log_every": 10, "eval_every": 100}
+    configs = trials("language_model", *({"optimizer.learning_rate": rate, "training": training} for rate in rates))
+    workdirs = [tmp_path / f"packed{index}" for index in range(16)]
+    assert train_packed(configs, workdirs) == [Outcome(0)] * 16
     for index, config in enumerate(configs):
         assert alone(config, tmp_path / f"alone{index}") == 0
         assert_as_alone(workdirs[index], tmp_path / f"alone{index}")
