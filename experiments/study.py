@@ -92,7 +92,11 @@ def main() -> None:
             for seed in run.seeds:
                 command = run.command(seed, arguments.runs.absolute())
                 print("lstm-research", *command, flush=True)
-                subprocess.run([sys.executable, "-m", "lstm_research", *command], check=True, cwd=ROOT)
+                code = subprocess.run(
+                    [sys.executable, "-m", "lstm_research", *command], check=False, cwd=ROOT
+                ).returncode
+                if code:  # it has said why
+                    sys.exit(code)
         collect(groups, arguments.runs, results)
     if arguments.collect or not arguments.groups:
         collect(groups, arguments.runs, results)

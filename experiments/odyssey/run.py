@@ -63,7 +63,11 @@ def main() -> None:
         folder = arguments.runs.absolute() / task
         command = ["sweep", *TASKS[task], f"--sweep={HERE / 'sweep.py'}", f"--workdir={folder}", "--engine=packed"]
         print("lstm-research", *command, *arguments.flags, flush=True)
-        subprocess.run([sys.executable, "-m", "lstm_research", *command, *arguments.flags], check=True, cwd=ROOT)
+        code = subprocess.run(
+            [sys.executable, "-m", "lstm_research", *command, *arguments.flags], check=False, cwd=ROOT
+        ).returncode
+        if code:  # it has said why
+            sys.exit(code)
 
 
 if __name__ == "__main__":
