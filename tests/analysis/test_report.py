@@ -84,7 +84,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in SECTIONS else pytest.mark.whole) for name in RUNS]
+    "name", [pytest.param(name, marks=[] if name in TABLES else pytest.mark.whole) for name in RUNS]
 )
 def test_report(train: Callable[..., Path], name: str, tmp_path: Path) -> None:
     task, changes = RUNS[name]
