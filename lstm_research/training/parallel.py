@@ -195,10 +195,10 @@ def model_spec(name: str, shape: tuple[int, ...], model_axis: int) -> PartitionS
 
 
 def place(leaf: Any, sharding: Any) -> jax.Array:
-    """Returns an array, of which every process has all, placed on devices of perhaps several processes."""
+    """Returns an array, of which every process has all or its part already, on devices of perhaps several processes."""
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(place(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
-    if sharding.is_fully_addressable:
+    if sharding.is_fully_addressable or (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable):
         return jax.device_put(leaf, sharding)
     array = np.asarray(leaf)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
