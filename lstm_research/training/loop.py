@@ -17,6 +17,7 @@ from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.files import out_of_room
 from lstm_research.training.metrics import TensorBoard
 from lstm_research.training.processes import is_first, on_first, stop_signals
+from lstm_research.training.profile import StepProfile
 from lstm_research.training.progress import RunProgress
 from lstm_research.training.run import FINISHED, Record, Run, Slot
 from lstm_research.training.stopping import StopSignals
@@ -40,6 +41,7 @@ def run(
     overwrite_config: bool = False,
     config_source: str | None = None,
     argv: Sequence[str] | None = None,
+    profile: tuple[int, int] | None = None,
 ) -> int:
     """Trains an experiment in a folder, from the start or from where it was stopped.
 
@@ -49,6 +51,7 @@ def run(
       overwrite_config: go on with this config in a workdir that was made by another one.
       config_source: text of the config file, to be kept in the workdir.
       argv: the command line, to be kept in the workdir; None is that of this process.
+      profile: the first and the last step of which a trace is written to the workdir.
 
     Returns:
       The exit code: 0 finished, 1 diverged, 143 preempted.
@@ -56,6 +59,8 @@ def run(
     Raises:
       UserError: the workdir or the disk cannot be used; the last good checkpoint is intact.
     """
+    if profile is not None and profile[1] > experiment.training.num_steps:
+        raise UserError(f"--profile={profile[0]}..{profile[1]}: the run has {experiment.training.num_steps} steps")
     digest = config_digest(experiment.config)
 
     def finished_step() -> tuple[int | None, PyTree]:
@@ -76,7 +81,7 @@ def run(
         _check_metric(experiment, evaluator, shapes.params)
         with contextlib.ExitStack() as stack:
             try:
-                return _run_locked(experiment, workdir, evaluator, signals, stack, digest, setup, shapes)
+                return _run_locked(experiment, workdir, evaluator, signals, stack, digest, setup, shapes, profile)
             except Exception as error:
                 if is_out_of_room(error) and not isinstance(error, UserError):
                     raise out_of_room(workdir) from error
@@ -92,6 +97,7 @@ def _run_locked(
     digest: str,
     setup: _Setup,
     shapes: PyTree,
+    profile: tuple[int, int] | None,
 ) -> int:
     """Opens the folder, restores what it holds, and trains; `stack` closes what is opened."""
     workdir, options = Workdir(path), experiment.training
@@ -124,13 +130,24 @@ def _run_locked(
         stack.callback(tensorboard.close)
     log = workdir.log if is_first() else None
     progress = stack.enter_context(RunProgress(options.num_steps, step, log, experiment.task.unit))
+    if profile is not None and step >= profile[0]:
+        notes.append(f"--profile={profile[0]}..{profile[1]}: the run is at step {step}, so not all of them are traced")
     for note in notes:
         progress.say(note)
     one = Run(experiment, workdir, digest, evaluator, checkpoints, signals, tensorboard, progress, slot)
-    return _drive(experiment, one, slot, one.updates(step, Record(**record), restored=resumed))
+    trace = StepProfile(workdir.profile, profile if is_first() else None)
+    stack.callback(trace.close)
+    return _drive(experiment, one, slot, one.updates(step, Record(**record), restored=resumed), progress, trace)
 
 
-def _drive(experiment: Any, run: Run, slot: Slot, updates: Generator[None, Any, int]) -> int:
+def _drive(
+    experiment: Any,
+    run: Run,
+    slot: Slot,
+    updates: Generator[None, Any, int],
+    progress: RunProgress,
+    trace: StepProfile,
+) -> int:
     """Makes the updates that a run asks for until it ends; returns its exit code."""
     batches: Iterator[PyTree] | None = None
     try:
@@ -139,8 +156,11 @@ def _drive(experiment: Any, run: Run, slot: Slot, updates: Generator[None, Any, 
             try:
                 if batches is None:
                     batches = iter(experiment.train_iterator(run.step))
-                batch = experiment.parallel.place_batch(next(batches))
-                slot.state, metrics = experiment.train_step(slot.state, batch)
+                with trace.step(run.step + 1):
+                    with progress.waiting_for("data"):
+                        batch = next(batches)
+                    slot.state, metrics = experiment.train_step(slot.state, experiment.parallel.place_batch(batch))
+                trace.made(run.step + 1, metrics)
             except Exception as error:
                 updates.throw(error)
             updates.send(metrics)

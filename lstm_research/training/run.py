@@ -292,7 +292,9 @@ class Run:
           DivergedError: names the first step that is not finite.
         """
         pending, self._pending = self._pending, []
-        for (step, _), metrics in zip(pending, self._slot.fetch([metrics for _, metrics in pending]), strict=True):
+        with self._progress.waiting_for("device"):
+            fetched = self._slot.fetch([metrics for _, metrics in pending])
+        for (step, _), metrics in zip(pending, fetched, strict=True):
             for name in _MUST_BE_FINITE:
                 value = float(metrics[name][0])
                 if not math.isfinite(value):

@@ -115,7 +115,14 @@ def make_train_step(
 
         Part k has the rows k, k + n, ..., so that each of several devices has rows of every part.
         """
-        split = jax.tree.map(lambda x: x.reshape(-1, accumulation_steps, *x.shape[1:]).swapaxes(0, 1), (batch, carry))
+
+        def cut(x: Array) -> Array:
+            return x.reshape(len(x) // accumulation_steps, accumulation_steps, *x.shape[1:]).swapaxes(0, 1)
+
+        def join(x: Array) -> Array:
+            return x.swapaxes(0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+        split = jax.tree.map(cut, (batch, carry))
         keys = jax.random.split(key, accumulation_steps)
 
         def body(total: Any, part: Any) -> tuple[Any, Any]:
@@ -126,7 +133,7 @@ def make_train_step(
         shapes = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], split), keys[0])[:2]
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         (gradients, sums), carry = jax.lax.scan(body, zeros, (split, keys))
-        return gradients, sums, jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), carry)
+        return gradients, sums, jax.tree.map(join, carry)
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Sums]:
         key = jax.random.fold_in(state.key, state.step)
