@@ -27,7 +27,7 @@ _LARGE = 2**16
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """The config's section `parallel`. Nothing in it changes what is computed, beyond the last bits.
+    """The config's section `parallel`. It changes nothing that is computed, but for the last bits and "pmap"'s noise.
 
     Attributes:
       strategy: who divides the step. "jit": the compiler, from where the arrays lie; noise is that of one device.
