@@ -64,7 +64,7 @@ class Trainer:
             times = [time.perf_counter()]
             batch = batches[self.step]
             times.append(time.perf_counter())
-            self.state, metrics = self.experiment.train_step(self.state, batch)
+            self.state, metrics = self._update(batch)
             times.append(time.perf_counter())
             jax.block_until_ready((self.state, metrics))
             times.append(time.perf_counter())
@@ -72,6 +72,9 @@ class Trainer:
             self.step += 1
             self._look_at([metrics])
         return rows
+
+    def _update(self, batch: Any) -> tuple[Any, Any]:
+        return self.experiment.train_step(self.state, self.experiment.parallel.place_batch(batch))
 
     def as_the_loop_runs(self, num_steps: int) -> dict[str, float]:
         """Returns the seconds that the host spends on each part, over all steps, waiting for results at the end."""
@@ -84,7 +87,7 @@ class Trainer:
                 start = time.perf_counter()
                 batch = next(batches)
                 made = time.perf_counter()
-                self.state, metrics = self.experiment.train_step(self.state, batch)
+                self.state, metrics = self._update(batch)
                 pending.append(metrics)
                 returned = time.perf_counter()
                 seconds["data"] += made - start
@@ -161,7 +164,7 @@ def run(
 
 def measure_experiment(experiment: Any, num_steps: int) -> dict[str, Any]:
     """Measures the training step of an experiment."""
-    trainer = Trainer(experiment, experiment.init_state())
+    trainer = Trainer(experiment, experiment.parallel.place_state(experiment.init_state()))
     size = sum(leaf.size for leaf in jax.tree.leaves(trainer.state.params))
     trainer.one_at_a_time(_WARM_UP)
     rounds = []

@@ -232,6 +232,13 @@ def steps(experiment: Experiment) -> Any:
 
 
 @observed
+def rematerialized(experiment: Experiment) -> int:
+    """How many layers of a training step are computed twice, which changes no number."""
+    state, batch = jax.eval_shape(experiment.init_state), experiment.task.train_batches(experiment.seed)[0]
+    return str(jax.make_jaxpr(experiment.train_step)(state, batch)).count("remat2[")
+
+
+@observed
 def evaluated(experiment: Experiment) -> Any:
     """What an evaluation of the first weights gives, and what they predict."""
     params, evaluator = experiment.init_state().params, Evaluator(experiment.task)
@@ -298,6 +305,8 @@ def test_another_value_changes_what_is_seen(task: str, key: str) -> None:
     looks = [start, later, evaluated]  # the cheap ones first
     if key.startswith(ONLY_IN_RUN):
         looks = [whole_run]
+    elif key.endswith("].remat"):
+        looks = [rematerialized]
     elif key.startswith("task.decoder"):  # which no step uses
         looks = [evaluated]
     assert any(see(before) != see(after) for see in looks), f"{key} changes nothing"

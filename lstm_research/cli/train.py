@@ -20,6 +20,10 @@ def define_flags() -> None:
     define_config_flag()
     flags.DEFINE_string("workdir", None, "The folder of the run; a run that is there goes on.")
     flags.DEFINE_bool("overwrite_config", False, "Go on in a workdir that was made by another config.")
+    flags.DEFINE_string("profile", None, "N..M: write a trace of these steps to the folder profile of the workdir.")
+    flags.DEFINE_string(
+        "compilation_cache", None, "A folder in which compiled programs are kept, for the next start and other runs."
+    )
     flags.DEFINE_bool(
         "distributed", False, "Train as one of the processes that the cluster has started (SLURM, Open MPI, TPU)."
     )
@@ -43,14 +47,20 @@ def main(argv: list[str]) -> int:
 def _train(config: Any, source: str) -> int:
     FLAGS = flags.FLAGS
     # Imported here, not above: --help and mistakes in flags must not wait for JAX.
+    from lstm_research.training.environment import keep_compiled_programs
     from lstm_research.training.experiment import Experiment, files_to_resume_with
     from lstm_research.training.loop import run
+    from lstm_research.training.profile import read_steps
     from lstm_research.training.workdir import check_workdir
+
+    profile = None if FLAGS.profile is None else read_steps(FLAGS.profile)
+    if FLAGS.compilation_cache is not None:
+        keep_compiled_programs(Path(FLAGS.compilation_cache))
 
     # Before data is fetched.
     workdir = check_workdir(Path(FLAGS.workdir), config, overwrite_config=FLAGS.overwrite_config)
     experiment = Experiment.from_config(config, files=files_to_resume_with(workdir, config))
-    return run(experiment, workdir.path, overwrite_config=FLAGS.overwrite_config, config_source=source)
+    return run(experiment, workdir.path, overwrite_config=FLAGS.overwrite_config, config_source=source, profile=profile)
 
 
 def _together_with_others() -> contextlib.AbstractContextManager[None]:

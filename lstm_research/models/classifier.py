@@ -47,6 +47,7 @@ class Classifier(nnx.Module):
         dtype: Literal["float32", "bfloat16"] = "float32",
         param_dtype: Literal["float32", "bfloat16"] = "float32",
         engine: str = "auto",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         """Makes the layers.
@@ -70,6 +71,7 @@ class Classifier(nnx.Module):
           dtype: of the products in the recurrent layers; states, sums, pooling and logits are in float32.
           param_dtype: of the parameters.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           rngs: draws the parameters.
 
         Raises:
@@ -103,6 +105,7 @@ class Classifier(nnx.Module):
             skip_output=skip_output,
             rates=self.rates,
             engine=engine,
+            remat=remat,
             dtype=self.dtype,
             param_dtype=param_dtype,
             rngs=rngs,

@@ -45,6 +45,7 @@ class LanguageModel(nnx.Module):
         dtype: Literal["float32", "bfloat16"] = "float32",
         param_dtype: Literal["float32", "bfloat16"] = "float32",
         engine: str = "auto",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         """Makes the layers.
@@ -65,6 +66,7 @@ class LanguageModel(nnx.Module):
           dtype: of the products in the recurrent layers; states, sums and logits are in float32.
           param_dtype: of the parameters.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           rngs: draws the parameters.
 
         Raises:
@@ -86,6 +88,7 @@ class LanguageModel(nnx.Module):
             skip_output=skip_output,
             rates=self.rates,
             engine=engine,
+            remat=remat,
             dtype=self.dtype,
             param_dtype=param_dtype,
             rngs=rngs,

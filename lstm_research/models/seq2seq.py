@@ -115,6 +115,7 @@ class Seq2Seq(EncoderDecoder):
         dtype: Literal["float32", "bfloat16"] = "float32",
         param_dtype: Literal["float32", "bfloat16"] = "float32",
         engine: str = "auto",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         """Makes the layers.
@@ -143,6 +144,7 @@ class Seq2Seq(EncoderDecoder):
           dtype: of the products in the recurrent layers and attention; states, sums and logits are in float32.
           param_dtype: of the parameters.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           rngs: draws the parameters.
 
         Raises:
@@ -182,7 +184,13 @@ class Seq2Seq(EncoderDecoder):
             stack_rates["encoder_top"] = dataclasses.replace(rates, input_rate=0.0)
         if residual and max(num_decoder, *counts.values()) == 1:
             raise UserError("model.residual has no effect on single layers; set it to False, or more layers")
-        options: dict[str, Any] = {"engine": engine, "dtype": self.dtype, "param_dtype": param_dtype, "rngs": rngs}
+        options: dict[str, Any] = {
+            "engine": engine,
+            "remat": remat,
+            "dtype": self.dtype,
+            "param_dtype": param_dtype,
+            "rngs": rngs,
+        }
         size = embedding_size
         for name, count in counts.items():
             if count > 0:
@@ -213,6 +221,7 @@ class Seq2Seq(EncoderDecoder):
             copy=copy,
             tied=tied,
             engine=engine,
+            remat=remat,
             param_dtype=param_dtype,
             rngs=rngs,
         )

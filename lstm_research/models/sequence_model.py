@@ -42,6 +42,7 @@ class SequenceModel(nnx.Module):
         dtype: Literal["float32", "bfloat16"] = "float32",
         param_dtype: Literal["float32", "bfloat16"] = "float32",
         engine: str = "auto",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         """Makes the layers.
@@ -63,6 +64,7 @@ class SequenceModel(nnx.Module):
           dtype: of the products in the recurrent layers; states, sums and answers are in float32.
           param_dtype: of the parameters.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           rngs: draws the parameters.
 
         Raises:
@@ -94,6 +96,7 @@ class SequenceModel(nnx.Module):
             skip_output=skip_output,
             rates=rates,
             engine=engine,
+            remat=remat,
             dtype=self.dtype,
             param_dtype=param_dtype,
             rngs=rngs,

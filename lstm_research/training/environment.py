@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 import lstm_research
+from lstm_research.common.errors import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "lstm-research")
 
@@ -49,6 +50,19 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     if before.get("commit") != now.get("commit"):
         found.append(f"commit {str(before.get('commit'))[:10]} -> {str(now.get('commit'))[:10]}")
     return found
+
+
+def keep_compiled_programs(folder: Path) -> None:
+    """Lets JAX keep compiled programs in a folder, and look for them there before it compiles.
+
+    Raises:
+      UserError: the folder cannot be made. JAX itself would only warn, at every program.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--compilation_cache={folder}: {error.strerror}; give another folder") from error
+    jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
 
 
 def _short(devices: Any) -> str:

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from lstm_research.training.metrics import MetricSums
 from lstm_research.training.parallel import Parallel
-from lstm_research.training.processes import same_on_all
+from lstm_research.training.processes import same_on_all, whole
 
 # Batches on their way before the host waits: enough to keep a device busy, few enough to stop soon when asked to.
 IN_FLIGHT = 16
@@ -59,6 +59,7 @@ class Evaluator:
         """
         batches = self._task.eval_batches(split)
         params = self._parallel.place_params(params)
+        local = self._parallel.on_one_device(whole(params))
         sums = MetricSums()
         pending: list[dict[str, tuple[Any, Any]]] = []
         carry = None
@@ -67,7 +68,7 @@ class Evaluator:
                 return None
             batch = batches[index]
             if carry is None:
-                carry = self._task.initial_carry(self._parallel.on_one_device(params), num_rows(batch))
+                carry = self._task.initial_carry(local, num_rows(batch))
                 carry = self._parallel.place_batch(carry)
             metrics, carry = self._step(params, self._parallel.place_batch(batch), carry)
             pending.append(metrics)
@@ -75,7 +76,7 @@ class Evaluator:
                 _drain(pending, sums)
         _drain(pending, sums)
         metrics = self._task.metrics(sums.as_dict())
-        scores = self._task.scores(self._parallel.on_one_device(params), split, should_stop)
+        scores = self._task.scores(local, split, should_stop)
         return None if scores is None else metrics | same_on_all(scores)
 
     def metric_names(self, params: PyTree, split: str) -> list[str]:

@@ -18,6 +18,7 @@ from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.files import out_of_room
 from lstm_research.training.metrics import TensorBoard
 from lstm_research.training.processes import is_first, on_first, stop_signals
+from lstm_research.training.profile import StepProfile
 from lstm_research.training.progress import RunProgress
 from lstm_research.training.run import FINISHED, Evaluation, Record, Requests, Run, Slot
 from lstm_research.training.stopping import StopSignals
@@ -47,6 +48,7 @@ def run(
     overwrite_config: bool = False,
     config_source: str | None = None,
     argv: Sequence[str] | None = None,
+    profile: tuple[int, int] | None = None,
 ) -> int:
     """Trains an experiment in a folder, from the start or from where it was stopped.
 
@@ -56,6 +58,7 @@ def run(
       overwrite_config: go on with this config in a workdir that was made by another one.
       config_source: text of the config file, to be kept in the workdir.
       argv: the command line, to be kept in the workdir; None is that of this process.
+      profile: the first and the last step of which a trace is written to the workdir.
 
     Returns:
       The exit code: 0 finished, 1 diverged, 143 preempted.
@@ -63,6 +66,8 @@ def run(
     Raises:
       UserError: the workdir or the disk cannot be used; the last good checkpoint is intact.
     """
+    if profile is not None and profile[1] > experiment.training.num_steps:
+        raise UserError(f"--profile={profile[0]}..{profile[1]}: the run has {experiment.training.num_steps} steps")
 
     def look() -> tuple[int | None, PyTree]:
         return finished_step(experiment.config, workdir, overwrite_config=overwrite_config), ()
@@ -81,7 +86,12 @@ def run(
             slot = Slot()
             one, requests = open_run(experiment, workdir, slot, signals, stack, start)
             slot.state = experiment.parallel.place_state(slot.state)
-            return _drive(experiment, one, slot, requests, evaluator, signals)
+            trace = StepProfile(Workdir(workdir).profile, profile if is_first() else None)
+            stack.callback(trace.close)
+            if profile is not None and int(slot.state.step) >= profile[0]:
+                where = f"the run is at step {int(slot.state.step)}, so not all of them are traced"
+                one.progress.say(f"--profile={profile[0]}..{profile[1]}: {where}")
+            return _drive(experiment, one, slot, requests, evaluator, signals, trace)
 
 
 def finished_step(config: Any, workdir: Path, *, overwrite_config: bool = False) -> int | None:
@@ -166,7 +176,13 @@ def open_run(
 
 
 def _drive(
-    experiment: Any, run: Run, slot: Slot, requests: Requests, evaluator: Evaluator, signals: StopSignals
+    experiment: Any,
+    run: Run,
+    slot: Slot,
+    requests: Requests,
+    evaluator: Evaluator,
+    signals: StopSignals,
+    trace: StepProfile,
 ) -> int:
     """Does what a run asks for until it ends; returns its exit code."""
     batches: Iterator[PyTree] | None = None
@@ -179,8 +195,12 @@ def _drive(
                 else:
                     if batches is None:
                         batches = iter(experiment.train_iterator(run.step))
-                    batch = experiment.parallel.place_batch(next(batches))
-                    slot.state, answer = experiment.train_step(slot.state, batch)
+                    with trace.step(run.step + 1):
+                        with run.progress.waiting_for("data"):
+                            batch = next(batches)
+                        batch = experiment.parallel.place_batch(batch)
+                        slot.state, answer = experiment.train_step(slot.state, batch)
+                    trace.made(run.step + 1, answer)
             except Exception as error:
                 requests.throw(error)
             request = requests.send(answer)

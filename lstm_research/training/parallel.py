@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from lstm_research.common.arrays import Params
+from lstm_research.common.arrays import Array, Params, PRNGKeyArray
 from lstm_research.common.errors import UserError
 
 DATA, MODEL = "data", "model"
@@ -27,7 +27,7 @@ _LARGE = 2**16
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """The config's section `parallel`. Nothing in it changes what is computed, beyond the last bits.
+    """The config's section `parallel`. It changes nothing that is computed, but for the last bits and "pmap"'s noise.
 
     Attributes:
       strategy: who divides the step. "jit": the compiler, from where the arrays lie; noise is that of one device.
@@ -48,10 +48,17 @@ class Parallel:
                 "parallel.strategy to 'jit'"
             )
 
-    @property
-    def summed_axis(self) -> str | None:
-        """The axis over which a step has to sum by itself; None if the compiler does."""
-        return DATA if self.strategy == "pmap" else None
+    def own_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
+        """Returns, inside of a step, the key of what is drawn there: with "pmap" every device has one of its own."""
+        return jax.random.fold_in(key, jax.lax.axis_index(DATA)) if self.strategy == "pmap" else key
+
+    def total(self, tree: PyTree) -> PyTree:
+        """Returns, inside of a step, what it computed from its rows summed over all rows."""
+        return jax.lax.psum(tree, DATA) if self.strategy == "pmap" else tree
+
+    def mean(self, value: Array) -> Array:
+        """Returns, inside of a step, the mean over all rows of what is a mean over its rows."""
+        return jax.lax.pmean(value, DATA) if self.strategy == "pmap" else value
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -172,6 +179,19 @@ class Parallel:
         return NamedSharding(self.mesh, model_spec(name, leaf.shape, self.model_axis))
 
 
+def cut_rows(tree: PyTree, parts: int) -> PyTree:
+    """Returns arrays `[B, ...]` as `[parts, B / parts, ...]`.
+
+    Part k has the rows k, k + parts, ..., so that each of several devices has rows of every part, and none has to move.
+    """
+    return jax.tree.map(lambda x: x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1), tree)
+
+
+def join_rows(tree: PyTree) -> PyTree:
+    """Undoes `cut_rows`."""
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
+
+
 def model_spec(name: str, shape: tuple[int, ...], model_axis: int) -> PartitionSpec:
     """Returns along which axis a parameter, and all that the optimiser keeps of it, is divided.
 
@@ -195,10 +215,10 @@ def model_spec(name: str, shape: tuple[int, ...], model_axis: int) -> PartitionS
 
 
 def place(leaf: Any, sharding: Any) -> jax.Array:
-    """Returns an array, of which every process has all, placed on devices of perhaps several processes."""
+    """Returns an array, of which every process has all or its part already, on devices of perhaps several processes."""
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(place(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
-    if sharding.is_fully_addressable:
+    if sharding.is_fully_addressable or (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable):
         return jax.device_put(leaf, sharding)
     array = np.asarray(leaf)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -25,6 +26,8 @@ from jaxtyping import PyTree
 from lstm_research.common.errors import UserError
 from lstm_research.training.stopping import StopSignals
 
+# How long a process waits for the first one to start.
+_WAIT_SECONDS = 300.0
 # After this time without a sign of life a process counts as dead. A connection that is closed is noticed at once.
 _HEARTBEAT_SECONDS = 20
 # How often, in steps or batches of an evaluation, processes exchange whether a signal came. They look at what came of
@@ -58,6 +61,8 @@ def joined(
     # Of signals the run takes care by itself, see `SharedStopSignals`.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if coordinator_address is not None:
+        _check_address(coordinator_address, wait=process_id != 0)
     try:
         jax.distributed.initialize(
             coordinator_address, num_processes, process_id, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
@@ -67,16 +72,30 @@ def joined(
             "--distributed: nothing in the environment tells of a cluster (SLURM, Open MPI, TPU); give "
             f"--coordinator_address, --num_processes and --process_id ({_first_line(error)})"
         ) from error
-    except RuntimeError as error:
-        raise UserError(
-            f"the processes could not be joined at {coordinator_address or 'the address that the cluster gives'}: "
-            f"{_first_line(error)}; start all of them within a few minutes, with an address that all can reach"
-        ) from error
     try:
         yield
         jax.distributed.shutdown()  # waits for the others
     except Exception as error:
         _leave(lost_process(error))
+
+
+def _check_address(address: str, *, wait: bool) -> None:
+    """Raises a `UserError` unless an address can be one, and if `wait`, unless a process listens there soon."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--coordinator_address must be HOST:PORT, got {address!r}")
+    end = time.monotonic() + _WAIT_SECONDS
+    while wait:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"--coordinator_address={address}: no process 0 there within {_WAIT_SECONDS:.0f} seconds "
+                    f"({error.strerror or error}); start all processes at about the same time"
+                ) from error
+            time.sleep(0.5)
 
 
 def _leave(error: Exception) -> NoReturn:

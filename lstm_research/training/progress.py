@@ -1,7 +1,8 @@
 """What a run shows while it runs: a bar on a terminal, plain lines elsewhere, the same lines in `train.log`."""
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,6 +66,15 @@ class RunProgress:
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
+    @contextlib.contextmanager
+    def waiting_for(self, what: str) -> Iterator[None]:
+        """While entered, the run waits for "data" or for the "device"."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._rate.waited(what, time.monotonic() - start)
+
     def doing(self, what: str) -> None:
         """Names on the bar what goes on: training, evaluating, saving."""
         if self._bar is not None:
@@ -86,11 +96,12 @@ class RunProgress:
         self._rate.pause(seconds)
 
     def result(self, step: int, split: str, metrics: Mapping[str, Any], note: str = "") -> None:
-        """Shows the metrics of a split, with the speed after those of training."""
+        """Shows the metrics of a split, after those of training also the speed and where the time went."""
         values = "  ".join(f"{_SHORT.get(name, name)} {_number(value)}" for name, value in metrics.items())
         line = f"step {step:>{len(str(self._num_steps))}}/{self._num_steps}  {split:<5}  {values}"
-        if split == "train" and self._bar is None:
-            note = self._rate.describe(self._num_steps - step)
+        if split == "train":
+            speed = "" if self._bar is not None else self._rate.describe(self._num_steps - step)
+            note = "  ".join(filter(None, (speed, self._rate.describe_waiting())))
         self.say(f"{line}  {note}" if note else line)
 
     def say(self, text: str) -> None:
@@ -101,13 +112,18 @@ class RunProgress:
 
 
 class _Rate:
-    """Training speed over the last interval, and the time that is left at the pace of the whole run."""
+    """Training speed over the last interval, where its time went, and what is left at the pace of the whole run."""
 
     def __init__(self, step: int, unit: str):
         self._unit = unit
         self._start = self._last = (step, time.monotonic())
         self._paused = 0.0
         self._steps = self._tokens = self._pace = 0.0
+        self._waiting = {"data": 0.0, "device": 0.0}
+        self._shares: dict[str, float] = {}
+
+    def waited(self, what: str, seconds: float) -> None:
+        self._waiting[what] += seconds
 
     def pause(self, seconds: float) -> None:
         self._paused += seconds
@@ -118,7 +134,16 @@ class _Rate:
         self._steps, self._tokens = count / duration, tokens * count / duration
         # The pace counts evaluations and saves too: they will come again.
         self._pace = (step - self._start[0]) / max(now - self._start[1], 1e-9)
+        self._shares = {what: min(seconds / duration, 1) for what, seconds in self._waiting.items()} if count else {}
+        self._waiting = dict.fromkeys(self._waiting, 0.0)
         self._last, self._paused = (step, now), 0.0
+
+    def describe_waiting(self) -> str:
+        """Returns the time of the last interval in percent: waiting for data, for the device, and the host's own."""
+        if not self._shares:
+            return ""
+        shares = self._shares | {"host": max(1 - sum(self._shares.values()), 0)}
+        return " ".join(f"{what} {share:.0%}" for what, share in shares.items())
 
     def describe(self, left: int) -> str:
         remaining = _duration(left / self._pace) if self._pace else "?"

@@ -93,6 +93,7 @@ class Run:
 
     Attributes:
       step: the number of updates made.
+      progress: shows the course.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Run:
         self._checkpoints = checkpoints
         self._signals = signals
         self._tensorboard = tensorboard
-        self._progress = progress
+        self.progress = progress
         self._slot = slot
         self._metrics = MetricsLog(workdir.metrics)
         self._writes = is_first()
@@ -146,14 +147,14 @@ class Run:
             self._write_status("running")
             size = sum(leaf.size for leaf in jax.tree.leaves(self._slot.state.params))
             where = f"going on from step {step}" if restored else "starting"
-            self._progress.say(f"{where} in {self._workdir.path}: {size:,} parameters, {self._options.num_steps} steps")
+            self.progress.say(f"{where} in {self._workdir.path}: {size:,} parameters, {self._options.num_steps} steps")
             preempted = (yield from self._train()) or (yield from self._finish())
         except DivergedError as error:
             # Nothing of the diverged state is kept: the newest checkpoint was saved while all was finite.
             self._write_status("diverged", error.step)
             last = self._checkpoints.steps()[-1:]
             kept = f"the checkpoint of step {last[0]} is the last good one" if last else "there is no checkpoint yet"
-            self._progress.say(f"{error}; {kept}")
+            self.progress.say(f"{error}; {kept}")
             return DIVERGED
         except Exception as error:
             explained = lost_process(error)
@@ -163,10 +164,10 @@ class Run:
             raise explained from error
         if preempted:
             self._write_status("preempted")
-            self._progress.say(f"stopped by {self._signals.requested} at step {self.step}, saved; start again to go on")
+            self.progress.say(f"stopped by {self._signals.requested} at step {self.step}, saved; start again to go on")
             return PREEMPTED
         self._write_status("finished")
-        self._progress.say(f"finished at step {self.step} in {self._workdir.path}")
+        self.progress.say(f"finished at step {self.step} in {self._workdir.path}")
         return FINISHED
 
     def _train(self) -> Generator[Evaluation | None, Any, bool]:
@@ -186,7 +187,7 @@ class Run:
                 self._save()
             if preempted or ending:
                 if ending and step < last and not preempted:
-                    self._progress.say(
+                    self.progress.say(
                         f"no better validation in training.patience={options.patience} evaluations: stopping early"
                     )
                 return preempted
@@ -195,7 +196,7 @@ class Run:
             self._pending.append((self.step, metrics))
             if len(self._pending) >= _MOST_PENDING:
                 self._fetch()
-            self._progress.advance(self.step, compiled=first)
+            self.progress.advance(self.step, compiled=first)
             first = False
 
     def _log(self) -> None:
@@ -204,7 +205,7 @@ class Run:
         sums = self._sums.as_dict()
         own = {name: sums.pop(name) for name in ("learning_rate", "gradient_norm") if name in sums}
         values = self._task.metrics(sums) | {name: total / count for name, (total, count) in own.items()}
-        self._progress.measure(self.step, sums["loss"][1] / (self.step - self._record.logged_step))
+        self.progress.measure(self.step, sums["loss"][1] / (self.step - self._record.logged_step))
         self._write_line(self.step, "train", values)
         self._record.logged_step = self.step
         self._sums = MetricSums(latest=_LATEST)
@@ -216,10 +217,10 @@ class Run:
             return
         self._fetch()
         start = time.monotonic()
-        self._progress.doing("evaluating")
+        self.progress.doing("evaluating")
         params = self._slot.state.evaluated
         values = yield Evaluation(params, "valid")
-        self._progress.doing("training")
+        self.progress.doing("training")
         if values is None:
             return
         record, metric = self._record, self._options.metric
@@ -241,7 +242,7 @@ class Run:
         self._trigger_average(sign * value)
         record.evaluated_step = self.step
         self._write_status("running")
-        self._progress.pause(time.monotonic() - start)
+        self.progress.pause(time.monotonic() - start)
 
     def _trigger_average(self, value: float) -> None:
         """Lets the average begin once validations stop falling (`training.average_patience`)."""
@@ -251,7 +252,7 @@ class Run:
             return
         if len(history) > patience and value > min(history[:-patience]):
             self._slot.state = self._slot.state._replace(average_start=place_like(jnp.int32(self.step), start))
-            self._progress.say(f"averaging the weights from step {self.step} on: no gain in {patience} validations")
+            self.progress.say(f"averaging the weights from step {self.step} on: no gain in {patience} validations")
         history.append(value)
 
     def _save_best(self, params: PyTree, value: float | None) -> None:
@@ -267,14 +268,14 @@ class Run:
         """Writes a checkpoint, after all that it says was written."""
         self._fetch()
         start = time.monotonic()
-        self._progress.doing("saving")
+        self.progress.doing("saving")
         self._record.sums = {name: list(pair) for name, pair in self._sums.as_dict().items()}
         self._record.seconds = self._seconds()
         self._checkpoints.save(self.step, whole(self._slot.state), asdict(self._record))
         self._saved_step = self.step
         self._write_status("running")
-        self._progress.doing("training")
-        self._progress.pause(time.monotonic() - start)
+        self.progress.doing("training")
+        self.progress.pause(time.monotonic() - start)
 
     def _finish(self) -> Generator[Evaluation, Any, bool]:
         """Evaluates the best weights on the test split, and keeps samples. Returns whether a signal stopped it."""
@@ -289,7 +290,7 @@ class Run:
                 write_atomically(self._workdir.samples / name, text)
         if "test" not in self._task.splits():
             return False
-        self._progress.doing("testing")
+        self.progress.doing("testing")
         values = yield Evaluation(params, "test")
         if values is None:
             return True
@@ -307,7 +308,9 @@ class Run:
           DivergedError: names the first step that is not finite.
         """
         pending, self._pending = self._pending, []
-        for (step, _), metrics in zip(pending, self._slot.fetch([metrics for _, metrics in pending]), strict=True):
+        with self.progress.waiting_for("device"):
+            fetched = self._slot.fetch([metrics for _, metrics in pending])
+        for (step, _), metrics in zip(pending, fetched, strict=True):
             for name in _MUST_BE_FINITE:
                 value = float(metrics[name][0])
                 if not math.isfinite(value):
@@ -328,7 +331,7 @@ class Run:
             self._metrics.append(line)
         if self._tensorboard is not None:
             self._tensorboard.append(line)
-        self._progress.result(step, split, values, note)
+        self.progress.result(step, split, values, note)
 
     def _write_status(self, state: str, step: int | None = None) -> None:
         if self._writes:
@@ -338,7 +341,7 @@ class Run:
         """Leaves a trace of an unexpected end, as far as a full disk allows."""
         try:
             self._write_status("failed")
-            self._progress.say(f"failed at step {self.step}: {type(error).__name__}: {error}")
+            self.progress.say(f"failed at step {self.step}: {type(error).__name__}: {error}")
         except OSError:
             pass
 

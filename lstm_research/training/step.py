@@ -10,7 +10,7 @@ import optax
 from lstm_research.common.arrays import Array, Float, Int, Params, PRNGKeyArray
 from lstm_research.training.average import start_average, update_average
 from lstm_research.training.optimizers import Optimizer
-from lstm_research.training.parallel import Parallel
+from lstm_research.training.parallel import Parallel, cut_rows, join_rows
 
 Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """Metrics as pairs (sum, count): merged by adding, exact over padding, shards and micro-batches."""
@@ -101,7 +101,7 @@ def make_train_step(
     """
     parallel = parallel or Parallel()
     options: dict[str, Any] = {"accumulation_steps": accumulation_steps, "average_decay": average_decay}
-    return parallel.compile(make_plain_step(task, optimizer, **options, axis=parallel.summed_axis))
+    return parallel.compile(make_plain_step(task, optimizer, **options, parallel=parallel))
 
 
 def make_plain_step(
@@ -110,7 +110,7 @@ def make_plain_step(
     *,
     accumulation_steps: int = 1,
     average_decay: float | None = None,
-    axis: str | None = None,
+    parallel: Parallel | None = None,
 ) -> TrainStep:
     """Makes `train_step(state, batch) -> (state, metrics)`, to be compiled.
 
@@ -120,8 +120,9 @@ def make_plain_step(
       accumulation_steps: the batch is cut in this many parts along its batch axis, one after the other, to save
         memory. The gradient is that of the whole batch.
       average_decay: of the exponential moving average of the parameters; None keeps none.
-      axis: the axis of devices over which the step sums by itself, if it does.
+      parallel: says what of it the step does by itself.
     """
+    parallel = parallel or Parallel()
 
     def gradient(params: Params, batch: Any, carry: Any, key: Array) -> tuple[Params, Sums, Any]:
         """Returns the gradient of the summed loss, the metrics and the next carry."""
@@ -134,11 +135,8 @@ def make_plain_step(
         return gradients, sums, next_carry
 
     def accumulated_gradient(params: Params, batch: Any, carry: Any, key: Array) -> tuple[Params, Sums, Any]:
-        """Returns the same, part by part: every array is cut along its first axis, the batch.
-
-        Part k has the rows k, k + n, ..., so that each of several devices has rows of every part.
-        """
-        split = jax.tree.map(lambda x: x.reshape(-1, accumulation_steps, *x.shape[1:]).swapaxes(0, 1), (batch, carry))
+        """Returns the same, part by part: every array is cut along its first axis, the batch."""
+        split = cut_rows((batch, carry), accumulation_steps)
         keys = jax.random.split(key, accumulation_steps)
 
         def body(total: Any, part: Any) -> tuple[Any, Any]:
@@ -149,23 +147,20 @@ def make_plain_step(
         shapes = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], split), keys[0])[:2]
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         (gradients, sums), carry = jax.lax.scan(body, zeros, (split, keys))
-        return gradients, sums, jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), carry)
+        return gradients, sums, join_rows(carry)
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Sums]:
-        key = jax.random.fold_in(state.key, state.step)
-        if axis is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+        key = parallel.own_key(jax.random.fold_in(state.key, state.step))
         compute = gradient if accumulation_steps == 1 else accumulated_gradient
         gradients, sums, carry = compute(state.params, batch, state.carry, key)
-        if axis is not None:
-            gradients, sums = jax.lax.psum((gradients, sums), axis)
+        gradients, sums = parallel.total((gradients, sums))
         weight = jnp.maximum(sums["loss"][1], 1)  # a batch of padding only has weight 0 and gradient 0
         gradients = jax.tree.map(lambda g: g / weight, gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         learning_rate = optimizer.learning_rate(state.step, state.opt_state)
         scale = task.learning_rate_scale(batch)
         if scale is not None:
-            scale = scale if axis is None else jax.lax.pmean(scale, axis)
+            scale = parallel.mean(scale)
             updates = jax.tree.map(lambda u: u * scale.astype(u.dtype), updates)
             learning_rate = learning_rate * scale
         params = optax.apply_updates(state.params, updates)

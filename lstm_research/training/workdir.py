@@ -79,6 +79,11 @@ class Workdir:
         return self.path / "samples"
 
     @property
+    def profile(self) -> Path:
+        """The trace of the steps that `--profile` names."""
+        return self.path / "profile"
+
+    @property
     def log(self) -> Path:
         """What the run said."""
         return self.path / "train.log"

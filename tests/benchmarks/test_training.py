@@ -46,6 +46,8 @@ class Simulation:
         finally:
             self.closed += 1
 
+    parallel = types.SimpleNamespace(place_state=lambda state: state, place_batch=lambda batch: batch)
+
     def init_state(self):
         return types.SimpleNamespace(params=np.zeros(3))
 

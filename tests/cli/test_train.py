@@ -3,13 +3,16 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from lstm_research.common.errors import UserError
 from lstm_research.data.shakespeare import PACKAGE
@@ -243,6 +246,30 @@ def test_trains_goes_on_and_finishes(command: Any, project: Path) -> None:
     steps = [(line["step"], line["split"]) for line in read_metrics(workdir / "metrics.jsonl")]
     assert steps[:4] == [(2, "train"), (4, "train"), (4, "valid"), (6, "train")]
     assert steps[-1][1] == "test"
+
+
+@pytest.fixture
+def compilation_cache() -> Iterator[None]:
+    """Programs are kept however fast they were compiled, and nothing is kept after the test."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    reset_cache()
+
+
+@pytest.mark.usefixtures("compilation_cache")
+def test_traces_steps_and_keeps_programs(command: Any, project: Path) -> None:
+    result = command(*TRAIN, "--config.training.num_steps=4", "--profile=2..3", "--compilation_cache=cache")
+    assert result.code == 0
+    assert list((project / "runs" / "new" / "profile").rglob("*.xplane.pb"))
+    assert list((project / "cache").iterdir())
+    shares = re.findall(r"data (\d+)% device (\d+)% host (\d+)%", result.out)
+    assert len(shares) == 2  # as many as train lines
+    assert all(abs(sum(map(int, each)) - 100) <= 2 for each in shares)
+    assert "%" not in (project / "runs" / "new" / "metrics.jsonl").read_text()
 
 
 def test_devices_are_no_part_of_what_a_config_computes(command: Any, project: Path) -> None:

@@ -39,6 +39,7 @@ OF_ALL_MODELS = {
     "dtype": "bfloat16",
     "param_dtype": "bfloat16",
     "engine": Refused("warp"),
+    "remat": True,
     "cell": {"name": "gru", "hidden_size": 4},
     "distribution": {"name": "quantiles"},
     "dropout": {"input_rate": 0.5},

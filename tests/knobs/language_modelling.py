@@ -108,7 +108,7 @@ KNOBS: dict[str, Any] = {
     **rows("model[language_model].", {"highway": True, "skip": True, "skip_output": True}),
     **rows(
         "model[language_model].",
-        {"dtype": "bfloat16", "param_dtype": "bfloat16", "engine": Refused("warp")},
+        {"dtype": "bfloat16", "param_dtype": "bfloat16", "engine": Refused("warp"), "remat": True},
     ),
     "model[language_model].cell": {"name": "gru", "hidden_size": 8},
     "model[language_model].dropout": {"input_rate": 0.5},

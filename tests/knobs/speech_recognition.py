@@ -124,6 +124,7 @@ MODEL_KNOBS = {
     "dtype": "bfloat16",
     "param_dtype": "bfloat16",
     "engine": Refused("warp"),
+    "remat": True,
 }
 KNOBS: dict[str, Any] = {
     **DROPOUT,

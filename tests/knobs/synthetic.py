@@ -72,7 +72,7 @@ KNOBS: dict[str, Any] = {
     "model.name": Refused("another_model"),
     **rows("model[sequence_model].", {"embedding_size": 3, "num_layers": 2, "residual": True, "last_hidden_size": 3}),
     **rows("model[sequence_model].", {"highway": True, "skip": True, "skip_output": True, "bidirectional": True}),
-    **rows("model[sequence_model].", {"merge": "sum", "engine": Refused("warp")}),
+    **rows("model[sequence_model].", {"merge": "sum", "engine": Refused("warp"), "remat": True}),
     **rows("model[sequence_model].", {"dtype": "bfloat16", "param_dtype": "bfloat16"}),
     "model[sequence_model].cell": {"name": "gru", "hidden_size": 4},
     "model[sequence_model].dropout": {"input_rate": 0.5},

@@ -54,7 +54,9 @@ KNOBS: dict[str, Any] = {
     **rows("model[classifier].", {"embedding_size": 3, "num_layers": 2, "residual": True, "last_hidden_size": 3}),
     **rows("model[classifier].", {"highway": True, "skip": True, "skip_output": True, "bidirectional": True}),
     **rows("model[classifier].", {"merge": "sum", "pooling": ["mean"], "pooled_rate": 0.5}),
-    **rows("model[classifier].", {"dtype": "bfloat16", "param_dtype": "bfloat16", "engine": Refused("warp")}),
+    **rows(
+        "model[classifier].", {"dtype": "bfloat16", "param_dtype": "bfloat16", "engine": Refused("warp"), "remat": True}
+    ),
     "model[classifier].cell": {"name": "gru", "hidden_size": 4},
     "model[classifier].dropout": {"input_rate": 0.5},
 }

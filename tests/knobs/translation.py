@@ -91,7 +91,9 @@ KNOBS: dict[str, Any] = {
     **rows("model[seq2seq].", {"embedding_size": 3, "num_layers": 2, "decoder_layers": 2, "residual": True}),
     **rows("model[seq2seq].", {"bidirectional_layers": 1, "merge": "sum", "attend_from": "bottom", "copy": True}),
     **rows("model[seq2seq].", {"input_feeding": True, "tied": True, "share_embeddings": True}),
-    **rows("model[seq2seq].", {"dtype": "bfloat16", "param_dtype": "bfloat16", "engine": Refused("warp")}),
+    **rows(
+        "model[seq2seq].", {"dtype": "bfloat16", "param_dtype": "bfloat16", "engine": Refused("warp"), "remat": True}
+    ),
     "model[seq2seq].cell": {"name": "gru", "hidden_size": 4},
     "model[seq2seq].attention": {"name": "none"},
     "model[seq2seq].dropout": {"input_rate": 0.5},

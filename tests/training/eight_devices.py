@@ -14,14 +14,16 @@ import tempfile
 from pathlib import Path
 
 import jax
+import jax.export
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fake_task import make_experiment
 from knobs.files import write_files
+from test_configs import abstract, batch_shapes, get_config
 from test_knobs import TABLES
 
 from lstm_research.common.errors import UserError
@@ -85,7 +87,10 @@ def the_same_losses_with_the_noise_of_one_device():
 
 def the_same_losses_of_programs_that_sum_by_themselves():
     for task in ("language_modelling", "speech_recognition"):
-        experiment = Experiment.from_config(config_of(task, training={"accumulation_steps": 2}))
+        config = config_of(task, training={"accumulation_steps": 2})
+        if task == "language_modelling":  # the length of a batch's windows scales the learning rate
+            config["task"] |= {"unroll_length": 12, "unroll_deviation": 2.0}
+        experiment = Experiment.from_config(config)
         assert_same(losses(experiment, on(4, strategy="pmap")), losses(experiment, on(1)))
 
 
@@ -126,14 +131,36 @@ def large_weights_are_divided():
 def compiled(experiment, parallel):
     """Returns the compiled step of an experiment of which there are no arrays."""
     experiment = dataclasses.replace(experiment, parallel=parallel)
-    state = jax.eval_shape(experiment.init_state)
-    shardings = parallel.state_shardings(state)
-    state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
     B, T = experiment.task.batch_size, experiment.task.unroll_length
     dtypes = {"inputs": "int32", "targets": "int32", "resets": "bool", "weights": "float32"}
-    rows = NamedSharding(parallel.mesh, jax.sharding.PartitionSpec("data"))
-    batch = {name: jax.ShapeDtypeStruct((B, T), dtype, sharding=rows) for name, dtype in dtypes.items()}
+    batch = {name: jax.ShapeDtypeStruct((B, T), dtype) for name, dtype in dtypes.items()}
+    state, batch = placed(parallel, jax.eval_shape(experiment.init_state), batch)
     return experiment.train_step.lower(state, batch).compile()
+
+
+def recipes_lower_for_accelerators():
+    """The step of the default recipe of every task, at full size, divided among eight devices."""
+    recipes = ("quickstart", "sentiment", "translation", "speech", "forecasting", "synthetic")
+    seen = set()
+    for name, strategy in [*((name, "jit") for name in recipes), ("quickstart", "pmap")]:
+        config = get_config(name, "")
+        config.task.batch_size += -config.task.batch_size % 8
+        experiment, state = abstract(config)
+        seen.add(config.task.name)
+        experiment = dataclasses.replace(experiment, parallel=on(8, strategy=strategy))
+        state, batch = placed(experiment.parallel, state, batch_shapes(config))
+        exported = jax.export.export(experiment.train_step, platforms=("tpu", "cuda"))(state, batch)
+        assert (exported.platforms, exported.nr_devices) == (("tpu", "cuda"), 8)
+    assert seen == set(TABLES)
+
+
+def placed(parallel, state, batch):
+    """Returns shapes with where the arrays lie."""
+    rows = NamedSharding(parallel.mesh, PartitionSpec("data"))
+    shardings = (parallel.state_shardings(state), jax.tree.map(lambda _: rows, batch))
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), (state, batch), shardings
+    )
 
 
 def evaluation_is_exact():
@@ -200,6 +227,7 @@ def main():
         for check in (
             what_does_not_fit_is_refused,
             evaluation_is_exact,
+            recipes_lower_for_accelerators,
             every_program_draws_its_own_noise,
             the_same_losses_of_programs_that_sum_by_themselves,
             large_weights_are_divided,

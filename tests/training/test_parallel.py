@@ -20,7 +20,7 @@ def test_eight_devices(tmp_path: Path) -> None:
     program = Path(__file__).with_name("eight_devices.py")
     result = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("checked ") == 7
+    assert result.stdout.count("checked ") == 8
 
 
 @pytest.mark.parametrize(

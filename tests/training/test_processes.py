@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from test_kill import arrays_of_newest, digest_of_newest, wait_for
 
+from lstm_research.common.errors import UserError
+from lstm_research.training import processes
 from lstm_research.training.metrics import read_metrics
 from lstm_research.training.workdir import Workdir
 
@@ -113,3 +116,25 @@ def test_what_the_first_process_cannot_do_ends_both(whole: Path) -> None:
     codes, errors = Pair(whole.parent, "whole", num_steps=61).finish()
     assert codes == [2, 2]
     assert all("was made by another config (training.num_steps: 60 -> 61)" in error for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("localhost", "must be HOST:PORT"), ("localhost:1", "localhost:1: no process 0 there within 0 seconds")],
+)
+def test_nobody_to_join(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    with pytest.raises(UserError, match=message), processes.joined(address, 2, 1):
+        pass
+
+
+def test_a_cluster_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+
+    def initialize(*_: Any, **__: Any) -> None:  # the real one may not be called once a device was touched
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(UserError, match="--distributed: nothing in the environment"), processes.joined():
+        pass

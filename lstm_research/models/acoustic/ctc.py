@@ -40,6 +40,7 @@ class CTC(nnx.Module):
         dtype: Literal["float32", "bfloat16"] = "float32",
         param_dtype: Literal["float32", "bfloat16"] = "float32",
         engine: str = "auto",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         """Makes the layers.
@@ -58,6 +59,7 @@ class CTC(nnx.Module):
           dtype: of the products in the recurrent layers; states, sums and logits are in float32.
           param_dtype: of the parameters.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           rngs: draws the parameters.
         """
         self.blank_id = blank_id
@@ -71,6 +73,7 @@ class CTC(nnx.Module):
             residual=residual,
             rates=dropout,
             engine=engine,
+            remat=remat,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,

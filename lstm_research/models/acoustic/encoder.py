@@ -44,6 +44,7 @@ class AcousticEncoder(nnx.Module):
         residual: bool = False,
         rates: DropoutRates | None = None,
         engine: str = "auto",
+        remat: bool = False,
         dtype: DTypeLike = "float32",
         param_dtype: DTypeLike = "float32",
         rngs: nnx.Rngs,
@@ -60,6 +61,7 @@ class AcousticEncoder(nnx.Module):
           residual: adds to every layer's output its input, but for the lowest and those that join steps.
           rates: of the dropout.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           dtype: of the products in the layers; states and sums are in float32.
           param_dtype: of the parameters.
           rngs: draws the parameters.
@@ -102,6 +104,7 @@ class AcousticEncoder(nnx.Module):
                     output_rate=rates.output_rate if index == len(counts) - 1 else rates.layer_rate,
                 ),
                 engine=engine,
+                remat=remat,
                 dtype=self.dtype,
                 param_dtype=param_dtype,
                 rngs=rngs,

@@ -71,6 +71,7 @@ class ListenAttendSpell(EncoderDecoder):
         dtype: Literal["float32", "bfloat16"] = "float32",
         param_dtype: Literal["float32", "bfloat16"] = "float32",
         engine: str = "auto",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         """Makes the layers.
@@ -95,6 +96,7 @@ class ListenAttendSpell(EncoderDecoder):
           dtype: of the products in the recurrent layers and attention; states, sums and logits are in float32.
           param_dtype: of the parameters.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           rngs: draws the parameters.
 
         Raises:
@@ -122,6 +124,7 @@ class ListenAttendSpell(EncoderDecoder):
             residual=residual,
             rates=self.rates,
             engine=engine,
+            remat=remat,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
@@ -136,6 +139,7 @@ class ListenAttendSpell(EncoderDecoder):
             num_layers=decoder_layers,
             input_feeding=input_feeding,
             engine=engine,
+            remat=remat,
             param_dtype=param_dtype,
             rngs=rngs,
         )

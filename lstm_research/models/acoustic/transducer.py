@@ -47,6 +47,7 @@ class Transducer(nnx.Module):
         dtype: Literal["float32", "bfloat16"] = "float32",
         param_dtype: Literal["float32", "bfloat16"] = "float32",
         engine: str = "auto",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         """Makes the layers.
@@ -68,12 +69,19 @@ class Transducer(nnx.Module):
           dtype: of the products in the recurrent layers; states, sums, joint network and logits are in float32.
           param_dtype: of the parameters.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           rngs: draws the parameters.
         """
         sizes = {"embedding_size": embedding_size, "joint_size": joint_size, "prediction_layers": prediction_layers}
         check_at_least(1, "model", **sizes)
         self.blank_id = blank_id
-        options: dict[str, Any] = {"rates": dropout, "engine": engine, "dtype": dtype, "param_dtype": param_dtype}
+        options: dict[str, Any] = {
+            "rates": dropout,
+            "engine": engine,
+            "remat": remat,
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+        }
         self.encoder = AcousticEncoder(
             cell,
             num_features,

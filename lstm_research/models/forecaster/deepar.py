@@ -54,6 +54,7 @@ class DeepAR(Forecaster):
         dtype: DType = "float32",
         param_dtype: DType = "float32",
         engine: str = "auto",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         """Makes the layers; see `Forecaster` for what is not here.
@@ -71,6 +72,7 @@ class DeepAR(Forecaster):
           dtype: see `Forecaster`.
           param_dtype: of the parameters.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           rngs: draws the parameters.
 
         Raises:
@@ -107,6 +109,7 @@ class DeepAR(Forecaster):
             num_layers=num_layers,
             rates=self.rates,
             engine=engine,
+            remat=remat,
             dtype=self.dtype,
             param_dtype=param_dtype,
             rngs=rngs,

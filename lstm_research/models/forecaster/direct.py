@@ -43,6 +43,7 @@ class DirectForecaster(AllStepsAtOnce):
         dtype: DType = "float32",
         param_dtype: DType = "float32",
         engine: str = "auto",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         """Makes the layers; see `Forecaster` for what is not here.
@@ -63,6 +64,7 @@ class DirectForecaster(AllStepsAtOnce):
           dtype: see `Forecaster`.
           param_dtype: of the parameters.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           rngs: draws the parameters.
 
         Raises:
@@ -87,6 +89,7 @@ class DirectForecaster(AllStepsAtOnce):
             num_layers=num_layers,
             rates=self.rates,
             engine=engine,
+            remat=remat,
             dtype=self.dtype,
             param_dtype=param_dtype,
             rngs=rngs,

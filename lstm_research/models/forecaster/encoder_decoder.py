@@ -39,6 +39,7 @@ class EncoderDecoderForecaster(AllStepsAtOnce):
         dtype: DType = "float32",
         param_dtype: DType = "float32",
         engine: str = "auto",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         """Makes the layers; see `Forecaster` and `DirectForecaster` for the arguments.
@@ -55,6 +56,7 @@ class EncoderDecoderForecaster(AllStepsAtOnce):
           dtype: see `Forecaster`.
           param_dtype: of the parameters.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           rngs: draws the parameters.
         """
         super().__init__(
@@ -72,6 +74,7 @@ class EncoderDecoderForecaster(AllStepsAtOnce):
             num_layers=num_layers,
             rates=self.rates,
             engine=engine,
+            remat=remat,
             dtype=self.dtype,
             param_dtype=param_dtype,
             rngs=rngs,

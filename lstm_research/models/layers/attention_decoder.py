@@ -1,5 +1,6 @@
 """The recurrent decoder: layers that write a sequence while they attend to another."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -99,6 +100,7 @@ class AttentionDecoder(nnx.Module):
         copy: bool = False,
         rates: DropoutRates | None = None,
         engine: str = "auto",
+        remat: bool = False,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = "float32",
         rngs: nnx.Rngs,
@@ -118,6 +120,7 @@ class AttentionDecoder(nnx.Module):
           copy: whether each step says how likely it copies a symbol of the source (`DecoderOutput.copy_logits`).
           rates: of the dropout; the output rate acts on the attentional state.
           engine: see `lstm_research.models.unroll`; steps one by one need none.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           dtype: of the products with kernels, see `Recurrent`.
           param_dtype: of the parameters.
           rngs: draws the parameters.
@@ -145,7 +148,16 @@ class AttentionDecoder(nnx.Module):
                     raise UserError(f'model.{key} needs an attention, and model.attention.name is "none"')
         size = input_size + (features_size if input_feeding else 0)
         for index in range(num_layers):
-            layer = _Layer(cell, size, rates=self.rates, engine=engine, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+            layer = _Layer(
+                cell,
+                size,
+                rates=self.rates,
+                engine=engine,
+                remat=remat,
+                dtype=dtype,
+                param_dtype=param_dtype,
+                rngs=rngs,
+            )
             setattr(self, f"layer_{index}", layer)
             size = cell.output_size + (context_size if attend_from == "bottom" else 0)
         initialize = nnx.initializers.lecun_normal()
@@ -201,7 +213,8 @@ class AttentionDecoder(nnx.Module):
         def run(index: int, inputs: Array) -> Array:
             layer = self.layers[index]
             params, masks = noise.params[index], noise.masks[index]
-            after, ys = unroll(layer.cell, params, inputs, state.carry[index], masks=masks, engine=layer.engine)
+            unrolled = functools.partial(unroll, layer.cell, params, masks=masks, engine=layer.engine)
+            after, ys = layer.rematerialized(unrolled)(inputs, state.carry[index])
             carry.append(after)
             return ys
 

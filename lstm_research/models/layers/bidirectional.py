@@ -35,6 +35,7 @@ class Bidirectional(nnx.Module):
         merge: Merge = "concat",
         rates: DropoutRates | None = None,
         engine: str = "auto",
+        remat: bool = False,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = "float32",
         rngs: nnx.Rngs,
@@ -42,7 +43,13 @@ class Bidirectional(nnx.Module):
         if merge not in MERGES:
             raise unknown("merge", merge, MERGES)
         self.merge = merge
-        options: dict[str, Any] = {"rates": rates, "engine": engine, "dtype": dtype, "param_dtype": param_dtype}
+        options: dict[str, Any] = {
+            "rates": rates,
+            "engine": engine,
+            "remat": remat,
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+        }
         self.forward = Recurrent(cell, input_size, **options, rngs=rngs)
         self.backward = Recurrent(cell, input_size, **options, rngs=rngs)
 

@@ -1,7 +1,9 @@
 """One recurrent layer: a cell with its parameters, through time."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -11,6 +13,7 @@ from lstm_research.models.cells import Cell
 from lstm_research.models.layers.dropout import DropoutRates, recurrent_masks, split_key, weight_drop
 from lstm_research.models.recurrence import unroll
 from lstm_research.models.recurrence.engines import check_engine
+from lstm_research.models.recurrence.observe import observer
 
 
 class Recurrent(nnx.Module):
@@ -28,6 +31,7 @@ class Recurrent(nnx.Module):
         *,
         rates: DropoutRates | None = None,
         engine: str = "auto",
+        remat: bool = False,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = "float32",
         rngs: nnx.Rngs,
@@ -39,6 +43,7 @@ class Recurrent(nnx.Module):
           input_size: D.
           rates: of the noise on state and weights.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps the input alone, and computes the rest again on the way back, which costs time and saves memory.
           dtype: of the products with kernels, that of the inputs if None. States and sums are in float32 at least.
           param_dtype: of the parameters.
           rngs: draws the parameters.
@@ -46,6 +51,7 @@ class Recurrent(nnx.Module):
         self.cell = cell
         self.rates = rates or DropoutRates()
         self.engine = engine
+        self.remat = remat
         self.dtype = dtype
         self.params = nnx.Dict({k: nnx.Param(v) for k, v in cell.init(rngs.params(), input_size, param_dtype).items()})
         # What `unroll` would refuse is refused here already, before any data is fetched.
@@ -88,21 +94,30 @@ class Recurrent(nnx.Module):
         Returns:
           The carry after the last step, and the outputs.
         """
-        weight_key, state_key = split_key(key, 2)
-        params = weight_drop(weight_key, self.cell, self._cell_params(xs.dtype), self.rates.weight_rate)
-        T, B = xs.shape[:2]
-        masks = recurrent_masks(state_key, self.rates, self.cell, (T, B))
-        return unroll(
-            self.cell,
-            params,
-            xs,
-            carry,
-            lengths=lengths,
-            resets=resets,
-            reverse=reverse,
-            masks=masks,
-            engine=self.engine,
-        )
+
+        def run(xs: Array, carry: Any) -> tuple[Any, Array]:
+            weight_key, state_key = split_key(key, 2)
+            params = weight_drop(weight_key, self.cell, self._cell_params(xs.dtype), self.rates.weight_rate)
+            T, B = xs.shape[:2]
+            masks = recurrent_masks(state_key, self.rates, self.cell, (T, B))
+            return unroll(
+                self.cell,
+                params,
+                xs,
+                carry,
+                lengths=lengths,
+                resets=resets,
+                reverse=reverse,
+                masks=masks,
+                engine=self.engine,
+            )
+
+        return self.rematerialized(run)(xs, carry)
+
+    def rematerialized(self, run: Callable[[Array, Any], tuple[Any, Array]]) -> Callable[..., tuple[Any, Array]]:
+        """Returns what does the same; with `remat` it keeps nothing for the way back but what it is given."""
+        # What is observed leaves the function by another way than its result.
+        return jax.checkpoint(run) if self.remat and observer() is None else run
 
     def step(self, x: Float[Array, "B D"], carry: Any = None) -> tuple[Any, Float[Array, "B H"]]:
         """Reads one step of a stream, in evaluation: no dropout, and zoneout by its expectation.

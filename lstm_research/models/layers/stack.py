@@ -37,6 +37,7 @@ class RecurrentStack(nnx.Module):
         skip_output: bool = False,
         rates: DropoutRates | None = None,
         engine: str = "auto",
+        remat: bool = False,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = "float32",
         rngs: nnx.Rngs,
@@ -59,6 +60,7 @@ class RecurrentStack(nnx.Module):
             of the last layer alone.
           rates: of the dropout.
           engine: see `lstm_research.models.unroll`.
+          remat: keeps of each recurrent layer its input alone, and computes the rest again on the way back.
           dtype: of the products with kernels, see `Recurrent`.
           param_dtype: of the parameters.
           rngs: draws the parameters.
@@ -80,7 +82,13 @@ class RecurrentStack(nnx.Module):
         self.num_layers = num_layers
         self.residual, self.highway, self.skip, self.skip_output = residual, highway, skip, skip_output
         self.rates = rates or DropoutRates()
-        options: dict[str, Any] = {"rates": self.rates, "engine": engine, "dtype": dtype, "param_dtype": param_dtype}
+        options: dict[str, Any] = {
+            "rates": self.rates,
+            "engine": engine,
+            "remat": remat,
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+        }
         size = input_size
         for index in range(num_layers):
             if last_hidden_size is not None and index == num_layers - 1:
