@@ -1,10 +1,10 @@
-"""Trials an hour: packed into one program, and as processes of their own, one after the other and several at a time.
+"""Trials an hour: packed into one program, and as processes of their own, one or several at a time.
 
-What is timed is the real command on a recipe, in a process of its own, that trains a few steps: `train`, as many of them
-at a time as there are cores, and `sweep --engine=packed` over as many learning rates. Of each it is known
+What is timed is the real command on a recipe, in a process of its own, that trains a few steps: `train`, as many of
+them at a time as there are cores, and `sweep --engine=packed` over as many learning rates. Of each it is known
 
-- `seconds`: from the start of the command to its end, which includes Python, the data, compiling, and what a run writes;
-- `step_seconds`: of a step in the second half of the run, from its `metrics.jsonl`, divided by the trials that share it;
+- `seconds`: from the start of the command to its end: Python, the data, compiling, and what a run writes included;
+- `step_seconds`: of a step in the second half of a run, from its `metrics.jsonl`, over the trials that share it;
 - `fixed_seconds`: the rest, for all trials of the command together.
 
 From these come the trials an hour of the recipe's own length. All ways are measured in turn in each of several rounds;
