@@ -138,6 +138,25 @@ def print_training(recipe: Mapping[str, Any], console: Console) -> None:
     console.print(table)
 
 
+def print_packed(recipe: Mapping[str, Any], console: Console) -> None:
+    """Prints how many trials an hour each way trains."""
+    table = Table(title=f"{recipe['recipe']}, {recipe['num_steps']:,} steps a trial", title_justify="left")
+    table.add_column("trials", no_wrap=True)
+    for column in ("step of\na trial ms", "speed of\na step", "all but\nsteps s", "trials\nan hour", "against\nalone"):
+        table.add_column(column, justify="right")
+    alone = recipe["ways"]["alone"]
+    for name, values in recipe["ways"].items():
+        table.add_row(
+            name,
+            f"{1e3 * values['step_seconds']:.3f}",
+            f"{alone['step_seconds'] / values['step_seconds']:.2f}",
+            f"{values['fixed_seconds']:.1f}",
+            f"{values['trials_per_hour']:,.1f}",
+            f"{values['trials_per_hour'] / alone['trials_per_hour']:.2f}",
+        )
+    console.print(table)
+
+
 def print_training_legend(console: Console) -> None:
     """Prints what the columns mean."""
     for line in (

@@ -4,7 +4,9 @@ lstm-research benchmark recurrence
 lstm-research benchmark recurrence --cells=lstm,gru --shapes=32x128x256x256 --noise=none,zoneout --peers=flax,torch
 lstm-research benchmark training
 lstm-research benchmark training --config=configs/char_lm.py --override=model.cell.name=gru
+lstm-research benchmark packed --config=configs/quickstart.py --packs=1,16
 
+`packed` trains trials of recipes in packs and as processes of their own, and says how many an hour that makes.
 `recurrence` times one layer forward and backward, every engine and the layers of other libraries in turn, and shows
 compiled memory and compile time; of an LSTM, its products and its elementwise part alone too. `training` splits the
 training step of recipes into data, host and device. Both print tables and write all they measured, and the machine, as
@@ -30,8 +32,12 @@ from lstm_research.common.errors import UserError, unknown
 _FLAGS_OF = {
     "recurrence": ("cells", "engines", "shapes", "peers", "dtype", "noise", "repeats"),
     "training": ("config", "override", "steps"),
+    "packed": ("config", "override", "steps", "repeats", "packs"),
 }
-_RECIPES = ["configs/char_lm.py", "configs/word_lm.py"]
+_RECIPES = {
+    "training": ["configs/char_lm.py", "configs/word_lm.py"],
+    "packed": ["configs/synthetic.py:noisy_sequence", "configs/synthetic.py", "configs/quickstart.py"],
+}
 
 
 def define_flags() -> None:
@@ -48,12 +54,15 @@ def define_flags() -> None:
         "dtype", None, "recurrence: of products, float32, bfloat16; both on a GPU and float32 elsewhere, if not given."
     )
     flags.DEFINE_list("noise", ["none"], "recurrence: none, recurrent_dropout, zoneout.")
-    flags.DEFINE_integer("repeats", 9, "recurrence: how many rounds.")
-    flags.DEFINE_list("config", _RECIPES, "training: the recipes, FILE.py or FILE.py:VARIANT.")
-    flags.DEFINE_multi_string(
-        "override", [], "training: KEY=VALUE, a key of every recipe's config; can be given more than once."
+    flags.DEFINE_integer("repeats", None, "recurrence, packed: how many rounds; 9 or 3 if not given.")
+    flags.DEFINE_list(
+        "config", None, "training, packed: the recipes, FILE.py or FILE.py:VARIANT; usual ones if not given."
     )
-    flags.DEFINE_integer("steps", 50, "training: how many steps are timed.")
+    flags.DEFINE_multi_string(
+        "override", [], "training, packed: KEY=VALUE, a key of every recipe's config; can be given more than once."
+    )
+    flags.DEFINE_integer("steps", None, "training, packed: how many steps are timed; 50 or 200 if not given.")
+    flags.DEFINE_list("packs", ["1", "4", "16", "64"], "packed: how many trials are in a program.")
     flags.DEFINE_string(
         "output",
         None,
@@ -63,8 +72,8 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Runs `benchmark recurrence` or `benchmark training`."""
-    actions = {"recurrence": _recurrence, "training": _training}
+    """Runs one of the benchmarks."""
+    actions = {"recurrence": _recurrence, "training": _training, "packed": _packed}
     if len(argv) < 2:
         raise UserError(f"benchmark: say what to measure: {', '.join(actions)}")
     if argv[1] not in actions:
@@ -73,7 +82,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"benchmark {argv[1]} takes only flags, got {' '.join(argv[2:])}")
     for action, names in _FLAGS_OF.items():
         for name in names:
-            if action != argv[1] and flags.FLAGS[name].present:
+            if name not in _FLAGS_OF[argv[1]] and flags.FLAGS[name].present:
                 raise UserError(f"--{name} is a flag of benchmark {action}, not of benchmark {argv[1]}")
     actions[argv[1]]()
 
@@ -88,7 +97,7 @@ def _recurrence() -> None:
         peers=FLAGS.peers,
         dtypes=FLAGS.dtype,
         noise=FLAGS.noise,
-        repeats=FLAGS.repeats,
+        repeats=9 if FLAGS.repeats is None else FLAGS.repeats,
     )
     console, output = _console(), _output("recurrence")
 
@@ -107,8 +116,8 @@ def _recurrence() -> None:
 
 def _training() -> None:
     training, report = load("training"), load("report")
-    steps = flags.FLAGS.steps
-    recipes = {path: _read_recipe(path, flags.FLAGS.override) for path in flags.FLAGS.config}
+    steps = 50 if flags.FLAGS.steps is None else flags.FLAGS.steps
+    recipes = _recipes("training")
     experiments = training.prepare(recipes, steps)
     console, output = _console(), _output("training")
 
@@ -121,6 +130,41 @@ def _training() -> None:
     training.run(experiments, steps, finished, lambda line: _say(console, line))
     report.print_training_legend(console)
     _say(console, str(_file(output, ".json")))
+
+
+def _packed() -> None:
+    packed, report = load("packed"), load("report")
+    FLAGS = flags.FLAGS
+    try:
+        packs = [int(pack) for pack in FLAGS.packs]
+    except ValueError:
+        raise UserError(f"--packs={','.join(FLAGS.packs)}: give numbers, as in --packs=1,16") from None
+    steps, repeats = FLAGS.steps, FLAGS.repeats
+    recipes = _recipes("packed")
+    console, output = _console(), _output("packed")
+
+    def finished(record: dict[str, Any]) -> None:
+        report.write_json(record, _file(output, ".json"))
+        if len(record["recipes"]) == 1:
+            report.print_machine(record["machine"], console)
+        report.print_packed(record["recipes"][-1], console)
+
+    packed.run(
+        recipes,
+        FLAGS.override,
+        packs,
+        200 if steps is None else steps,
+        3 if repeats is None else repeats,
+        finished,
+        lambda line: _say(console, line),
+    )
+    _say(console, str(_file(output, ".json")))
+
+
+def _recipes(benchmark: str) -> dict[str, ConfigDict]:
+    """Returns the configs to measure by the names of their recipes."""
+    paths = _RECIPES[benchmark] if flags.FLAGS.config is None else flags.FLAGS.config
+    return {path: _read_recipe(path, flags.FLAGS.override) for path in paths}
 
 
 def load(name: str) -> ModuleType:

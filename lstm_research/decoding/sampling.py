@@ -1,6 +1,7 @@
 """Sampling the next symbol, and whole texts symbol by symbol."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -88,6 +89,16 @@ def generate(
       length: how many symbols to draw for each row.
       chunk_length: how many symbols are drawn between two yields.
     """
+    read, write = _compiled(predict, sampler, chunk_length)
+    carry, logits = read(params, carry, jnp.asarray(prompt).T)
+    for first in range(0, length, chunk_length):
+        carry, logits, tokens = write(params, carry, logits, jnp.asarray(first), key)
+        yield np.asarray(tokens).T[:, : length - first]
+
+
+@functools.lru_cache(maxsize=2)
+def _compiled(predict: Predict, sampler: Sampler, chunk_length: int) -> tuple[Any, Any]:
+    """Returns what reads a prompt, and what writes a chunk; the last ones are kept for prompts to come."""
 
     @jax.jit
     def read(params: Params, carry: Any, tokens: Array) -> tuple[Any, Array]:
@@ -95,7 +106,7 @@ def generate(
         return carry, logits[-1]
 
     @jax.jit
-    def write(params: Params, carry: Any, logits: Array, first: Array) -> tuple[Any, Array, Array]:
+    def write(params: Params, carry: Any, logits: Array, first: Array, key: Array) -> tuple[Any, Array, Array]:
         def body(state: Any, k: Array) -> tuple[Any, Array]:
             carry, logits = state
             token = sampler(jax.random.fold_in(key, k), logits)
@@ -105,7 +116,4 @@ def generate(
         (carry, logits), tokens = jax.lax.scan(body, (carry, logits), first + jnp.arange(chunk_length))
         return carry, logits, tokens
 
-    carry, logits = read(params, carry, jnp.asarray(prompt).T)
-    for first in range(0, length, chunk_length):
-        carry, logits, tokens = write(params, carry, logits, jnp.asarray(first))
-        yield np.asarray(tokens).T[:, : length - first]
+    return read, write

@@ -1,5 +1,6 @@
 """Problems of long dependencies and of timing, generated: what a recurrent network can keep and count."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -157,8 +158,12 @@ class Synthetic(Task):
     def answers(self, params: Params, count: int) -> str:
         """Returns the first sequences of the test split with the model's answers, see `as_table`."""
         examples = self._examples("test").take(slice(count))
-        outputs = np.asarray(jax.jit(self._outputs)(params, examples.inputs, examples.lengths))
+        outputs = np.asarray(self._compiled_outputs(params, examples.inputs, examples.lengths))
         return as_table(examples, outputs if self.dataset.tolerance is not None else outputs.argmax(axis=-1))
+
+    @functools.cached_property
+    def _compiled_outputs(self) -> Any:
+        return jax.jit(self._outputs)
 
     def _outputs(self, params: Params, inputs: Array, lengths: Array, key: PRNGKeyArray | None = None) -> Array:
         """Returns the model's outputs [B, T, O]."""

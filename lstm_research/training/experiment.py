@@ -184,13 +184,14 @@ def make_parts(
     return training, parallel, optimizer, task
 
 
-def data_of(config: Any, *, seed: bool = True) -> str:
-    """Returns what of a config decides which batches there are: with the seed those of training too, as one text."""
+def data_of(config: Any, *, training: bool = True) -> str:
+    """Returns what of a config decides which batches there are, of evaluation only or of training too, as one text."""
     sections = check_sections(config)
     task = sections["task"]
-    numbers = {key: task[key] for key in TASKS[task["name"]].data_numbers if key in task}
-    decides = [sections["seed"] if seed else None, sections["dataset"], sections["vocabulary"], numbers]
-    return json.dumps([*decides, _without_floats(task)], sort_keys=True, default=dict)
+    decides = [sections["dataset"], sections["vocabulary"], _without_floats(task)]
+    if training:
+        decides += [sections["seed"], {key: task[key] for key in TASKS[task["name"]].data_numbers if key in task}]
+    return json.dumps(decides, sort_keys=True, default=dict)
 
 
 def same_data(config: Any, other: Any) -> bool:

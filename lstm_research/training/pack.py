@@ -4,6 +4,7 @@ Every trial's function (update, evaluation) is traced with its own config and co
 `packed_program`. One step of the pack is one step of each trial whose turn it is; the others keep their state.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from lstm_research.training.evaluation import IN_FLIGHT, make_evaluation_step, num_rows
+from lstm_research.training.experiment import check_sections
 from lstm_research.training.metrics import MetricSums
 from lstm_research.training.packed_function import AXIS, PackedFunction, out_of_memory, shapes_of
 from lstm_research.training.packed_program import TracedProgram
@@ -83,6 +85,18 @@ class Member:
                 programs += [start, self.program("evaluation", self.state.params, batch, start.result)]
         return programs
 
+    def share_task(self, others: Sequence["Member"], batches: Mapping[str, PyTree]) -> bool:
+        """Takes over the task of a trial that predicts in the same way, with all that it compiles; says whether."""
+        own = check_sections(self.experiment.config)
+        for other in others:
+            theirs = check_sections(other.experiment.config)
+            same = all(own[key] == theirs[key] for key in ("dataset", "task", "vocabulary"))
+            pairs = zip(self.programs(batches)[1:], other.programs(batches)[1:], strict=True)
+            if same and not any(ours.differences(program) for ours, program in pairs):
+                self.experiment = dataclasses.replace(self.experiment, task=other.experiment.task)
+                return True
+        return False
+
 
 class Group:
     """Trials that are alike; what is compiled for some of them serves all.
@@ -104,6 +118,7 @@ class Group:
         # One of every split, to see whether others are like the first.
         self._batches = {"train": some[0]} | {split: task.eval_batches(split)[0] for split in task.splits()[1:]}
         self._functions: dict[Any, PackedFunction] = {}
+        self._predicting: list[Member] = []
 
     def accepts(self, member: Member) -> bool:
         """Whether a trial is like the others."""
@@ -112,6 +127,9 @@ class Group:
     def prepare(self, members: Sequence[Member]) -> None:
         """Finds the numbers in which trials differ before anything is compiled for some of them."""
         first = self.first
+        for member in members:
+            if not member.share_task(self._predicting, self._batches):
+                self._predicting.append(member)
         for split, batch in self._batches.items():
             if split == "train":
                 self.numbers(members, "update", first.state, batch)

@@ -175,8 +175,9 @@ class Packer:
         alike: dict[Any, list[_Trial]] = {}
         for trial in trials:
             group = self._group(trial.member)
-            # Batches whose shapes vary from step to step can be stacked only if they are the same.
-            alike.setdefault((group, data_of(trial.config) if group.varies else ""), []).append(trial)
+            # All are evaluated on the same batches; and batches of training whose shapes vary from step to step can be
+            # stacked only if they are the same.
+            alike.setdefault((group, data_of(trial.config, training=group.varies)), []).append(trial)
         for (group, _), members in alike.items():
             group.prepare([trial.member for trial in members])
             count = -(-len(members) // self._pack)
@@ -298,23 +299,19 @@ class _Session:
         wanted = {row: trial.request for row, trial in self._training.items() if trial.request is not None}
         if not wanted:
             return False
-        # Trials with other data cannot have the same batches.
-        keys = {
-            row: (request.split, data_of(self._training[row].config, seed=False)) for row, request in wanted.items()
-        }
-        first = next(iter(keys.values()))
-        params = {row: request.params for row, request in wanted.items() if keys[row] == first}
+        split = next(iter(wanted.values())).split
+        params = {row: request.params for row, request in wanted.items() if request.split == split}
         try:
-            answers = self._pack.evaluate(params, first[0], self._signals.should_stop)
+            answers = self._pack.evaluate(params, split, self._signals.should_stop)
         except OutOfMemoryError:
             raise
         except Exception as error:
             answers = dict.fromkeys(params, error)
-        del wanted, params
+        del wanted, params  # which may hold weights
         for row, answer in answers.items():
             trial = self._training[row]
             self._answer(row, answer)
-            if first[0] == "valid" and row in self._training and self._is_enough(trial.index):
+            if split == "valid" and row in self._training and self._is_enough(trial.index):
                 trial.signals.requested = "the sweep"
         return True
 

@@ -1,8 +1,13 @@
 """Trials packed into one program: each as if it had run alone."""
 
-import copy
 import gc
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from packed_trials import FIVE, TRAINING, trials, write_data
 
 from lstm_research.common.errors import UserError
 from lstm_research.training import packed_function
@@ -23,67 +29,6 @@ from lstm_research.training.stopping import StopSignals
 from lstm_research.training.weights import load_weights, named_leaves
 from lstm_research.training.workdir import Workdir
 
-TEXT = "To be or not to be that is the question\nWhether tis nobler in the mind to suffer\n"
-CSV = "text,label\nto be,yes\nor not to be,no\nthat is the question,yes\nnot to sit,no\nto be it,yes\nwhether tis,no\n"
-TRAINING = {"num_steps": 12, "log_every": 3, "eval_every": 6, "checkpoint_every": 5}
-
-
-def language_model() -> dict[str, Any]:
-    """A model with carry, noise of every kind and an average."""
-    return {
-        "seed": 0,
-        "dataset": {"name": "text_files", "train": "train.txt", "valid": "valid.txt", "test": "valid.txt"},
-        "vocabulary": {"name": "characters"},
-        "task": {"name": "language_modelling", "batch_size": 3, "unroll_length": 6, "eval_batch_size": 2},
-        "model": {
-            "name": "language_model",
-            "embedding_size": 6,
-            "cell": {"name": "lstm", "hidden_size": 8},
-            "num_layers": 1,
-            "dropout": {"input_rate": 0.2},
-        },
-        "optimizer": {
-            "name": "adam",
-            "learning_rate": 0.01,
-            "schedule": {"name": "cosine", "warmup_steps": 3},
-            "clip_norm": 1.0,
-        },
-        "training": dict(TRAINING),
-    }
-
-
-def classifier() -> dict[str, Any]:
-    """A model of texts of several lengths, in batches by length."""
-    config = language_model()
-    config["dataset"] = {"name": "csv", **dict.fromkeys(("train", "valid", "test"), "train.csv")}
-    config["task"] = {
-        "name": "text_classification",
-        "batch_size": 2,
-        "max_length": 32,
-        "bucket_boundaries": (8, 16),
-        "label_smoothing": 0.1,
-    }
-    config["model"] |= {"name": "classifier"}
-    return config
-
-
-def adding() -> dict[str, Any]:
-    """A drawn problem."""
-    config = language_model()
-    config["dataset"] = {"name": "adding", "length": 8}
-    config["vocabulary"] = {}
-    config["task"] = {"name": "synthetic", "batch_size": 4}
-    config["model"] = {
-        "name": "sequence_model",
-        "cell": {"name": "lstm", "hidden_size": 8},
-        "num_layers": 1,
-        "dropout": {},
-    }
-    return config
-
-
-BASES = {"language_model": language_model, "classifier": classifier, "adding": adding}
-
 
 @pytest.fixture(scope="module", autouse=True)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
@@ -91,25 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         path = tmp_path_factory.mktemp("packed")
         patch.chdir(path)
-        (path / "train.txt").write_text(TEXT * 3)
-        (path / "valid.txt").write_text(TEXT)
-        (path / "train.csv").write_text(CSV)
+        write_data(path)
         yield path
-
-
-def trials(base: str, *changes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns configs with some keys, by their dotted paths, set otherwise."""
-    configs = []
-    for change in changes:
-        config = copy.deepcopy(BASES[base]())
-        for path, value in change.items():
-            *groups, key = path.split(".")
-            section = config
-            for group in groups:
-                section = section.setdefault(group, {})
-            section[key] = value
-        configs.append(config)
-    return configs
 
 
 def alone(config: dict[str, Any], workdir: Path) -> int:
@@ -251,7 +179,7 @@ def test_a_signal_has_all_trials_saved_and_they_go_on(undisturbed: list[dict[str
 
     outcomes = Packer().train(configs, workdirs, signals=signals, is_enough=stop)
     assert outcomes == [Outcome(143)] * 2
-    assert [Workdir(path).read_status()["step"] for path in workdirs] == [6, 6]
+    assert [Workdir(path).read_status()["step"] for path in workdirs] == [7, 6]  # the first had asked for an update
     assert train_packed(configs, workdirs) == [Outcome(0)] * 2
     assert [final(path, config) for path, config in zip(workdirs, configs, strict=True)] == undisturbed
 
@@ -345,6 +273,42 @@ def test_parallel_is_refused(tmp_path: Path) -> None:
     (outcome,) = train_packed(trials("adding", {"parallel": {"strategy": "pmap"}}), [tmp_path / "0"])
     assert outcome.code == 2
     assert outcome.reason.startswith("parallel divides one run among devices")
+
+
+def start(folder: Path, num_devices: int = 4) -> subprocess.Popen[str]:
+    """Starts the program that trains five trials, on a CPU as several devices."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={num_devices}"
+    program = [sys.executable, str(Path(__file__).with_name("packed_trials.py")), str(folder)]
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_trials_are_divided_among_devices(tmp_path: Path) -> None:
+    configs = trials("adding", *FIVE)
+    with start(tmp_path / "four") as process:
+        assert train_packed(configs, [tmp_path / "one" / str(number) for number in range(5)]) == [Outcome(0)] * 5
+        assert process.wait(120) == 0
+    for number in range(5):
+        assert_as_alone(tmp_path / "four" / str(number), tmp_path / "one" / str(number))
+
+
+@pytest.mark.whole
+def test_killed_anywhere_and_started_again_they_end_with_the_same_bytes(tmp_path: Path) -> None:
+    configs, chance = trials("adding", *FIVE), random.Random(0)
+    with start(tmp_path / "undisturbed") as process:
+        assert process.wait(120) == 0
+    for _ in range(4):
+        with start(tmp_path / "killed") as process:
+            assert process.stdout is not None
+            for _ in range(chance.randrange(1, 5)):
+                process.stdout.readline()
+            time.sleep(chance.uniform(0, 0.1))
+            process.send_signal(signal.SIGKILL)
+    with start(tmp_path / "killed") as process:
+        assert process.wait(120) == 0
+    for number, config in enumerate(configs):
+        ours, theirs = (final(tmp_path / name / str(number), config) for name in ("killed", "undisturbed"))
+        assert ours == theirs
 
 
 @pytest.mark.whole
