@@ -38,6 +38,7 @@ class PackedEngine:
             trial still runs in a process of its own.
         """
         with Study(sweep) as study, StopSignals() as signals, Display(sweep) as display:
+            self._packer.say = display.say
             waiting = study.unfinished()
             for trial in waiting:
                 if is_alive(trial.workdir):

@@ -125,18 +125,27 @@ class Group:
         return member.is_like(self.first, self._batches)
 
     def prepare(self, members: Sequence[Member]) -> None:
-        """Finds the numbers in which trials differ before anything is compiled for some of them."""
+        """Finds the numbers in which trials differ before anything is compiled for some of them.
+
+        Raises:
+          NotPackableError: one of them is where no argument can be put.
+        """
         first = self.first
         for member in members:
             if not member.share_task(self._predicting, self._batches):
                 self._predicting.append(member)
         for split, batch in self._batches.items():
             if split == "train":
-                self.numbers(members, "update", first.state, batch)
+                self._prepare(members, "update", first.state, batch)
             else:
-                self.numbers(members, "carry", first.state.params, batch)
+                self._prepare(members, "carry", first.state.params, batch)
                 carry = first.program("carry", first.state.params, batch).result
-                self.numbers(members, "evaluation", first.state.params, batch, carry)
+                self._prepare(members, "evaluation", first.state.params, batch, carry)
+
+    def _prepare(self, members: Sequence[Member], name: str, *shapes: Any) -> None:
+        numbers = self.numbers(members, name, *shapes)
+        one = {index: values[0] for index, values in numbers.items()}
+        jax.eval_shape(self.first.program(name, *shapes).run, one, *shapes)
 
     def numbers(self, members: Sequence[Member], name: str, *shapes: Any) -> dict[int, np.ndarray]:
         """Returns the numbers of trials in one of their functions."""

@@ -20,14 +20,15 @@ from rich.console import Console
 from lstm_research.common.errors import UserError
 from lstm_research.training.environment import command_line
 from lstm_research.training.evaluation import Evaluator
-from lstm_research.training.experiment import Experiment, data_of, files_to_resume_with, same_data
+from lstm_research.training.experiment import Experiment, check_sections, data_of, files_to_resume_with, same_data
 from lstm_research.training.loop import Start, check_metric, finished_step, open_run, room_on_disk
 from lstm_research.training.pack import Group, Member, Pack, PackedSlot
 from lstm_research.training.packed_function import OutOfMemoryError
+from lstm_research.training.packed_program import NotPackableError
 from lstm_research.training.parallel import Parallel
 from lstm_research.training.run import FINISHED, PREEMPTED, Evaluation
 from lstm_research.training.stopping import StopSignals
-from lstm_research.training.workdir import check_workdir
+from lstm_research.training.workdir import check_workdir, flat_config
 
 FAILED, USER_ERROR = 1, 2
 _SECONDS_BETWEEN_LINES = 10.0
@@ -84,12 +85,14 @@ class Packer:
 
     Args:
       pack: the most trials in one program.
+      say: takes a line on what cannot be packed together.
     """
 
-    def __init__(self, pack: int = 16):
+    def __init__(self, pack: int = 16, say: Callable[[str], None] = print):
         if pack < 1:
             raise UserError(f"--pack must be at least 1, got {pack}")
         self._pack = pack
+        self.say = say
         self._groups: list[Group] = []
         self._loaded: list[Experiment] = []
 
@@ -178,8 +181,18 @@ class Packer:
             # All are evaluated on the same batches; and batches of training whose shapes vary from step to step can be
             # stacked only if they are the same.
             alike.setdefault((group, data_of(trial.config, training=group.varies)), []).append(trial)
+        if len(alike) > 1:
+            keys = _keys_that_part([[trial.config for trial in members] for members in alike.values()])
+            by = f", by {', '.join(keys)}" if keys else ""
+            self.say(f"{len(trials)} trials make {len(alike)} kinds of programs{by}")
         for (group, _), members in alike.items():
-            group.prepare([trial.member for trial in members])
+            try:
+                group.prepare([trial.member for trial in members])
+            except NotPackableError as error:
+                self.say(f"{len(members)} trials train one by one: {error}")
+                for trial in members:
+                    yield Group(trial.member), 1, [trial]
+                continue
             count = -(-len(members) // self._pack)
             size = -(-len(members) // count)
             for first in range(0, len(members), size):
@@ -197,6 +210,21 @@ class Packer:
 def train_packed(configs: Sequence[Any], workdirs: Sequence[Path], *, pack: int = 16) -> list[Outcome]:
     """Trains configs, each in its own folder, as many at a time in one program as `pack` says; see `Packer.train`."""
     return Packer(pack).train(configs, workdirs)
+
+
+def _keys_that_part(kinds: Sequence[Sequence[Any]]) -> list[str]:
+    """Returns the config keys of which no two kinds of programs share a value, but for those that are all fractions.
+
+    A fraction that is not 0 is seldom what makes another program, and drawn ones are never the same.
+    """
+    flat = [[dict(flat_config(check_sections(config))) for config in configs] for configs in kinds]
+    parting = []
+    for key in dict.fromkeys(key for configs in flat for config in configs for key in config):
+        values = [{repr(config.get(key)) for config in configs} for configs in flat]
+        drawn = all(isinstance(config.get(key), float) and config[key] for configs in flat for config in configs)
+        if not drawn and sum(map(len, values)) == len(set().union(*values)):
+            parting.append(key)
+    return parting
 
 
 class _Streams:

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-# What only a derivative would need is of no interest: these calls are replaced by what they compute.
-_CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
-_CUSTOM = ("custom_jvp_call", "custom_vjp_call")
+# Where the program is that a call runs. Those of custom derivatives are always replaced by it: what only a derivative
+# would need is of no interest.
+_CALLS = {"jit": "jaxpr", **dict.fromkeys(("closed_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr")}
+_REPLACED = ("closed_call", "custom_jvp_call", "custom_vjp_call")
 
 
 class NotPackableError(Exception):
@@ -159,7 +160,7 @@ class TracedProgram:
         inside = any(
             body.stores or any(body.first <= index < body.last for index in values) for body in _all(step.bodies)
         )
-        if not inside and primitive.name not in _CUSTOM:
+        if not inside and primitive.name not in _REPLACED:
             with step.equation.ctx.manager:
                 result = primitive.bind(*inputs, **params)
             return result if primitive.multiple_results else [result]
@@ -169,8 +170,8 @@ class TracedProgram:
 
         if primitive.name in _CALLS:
             return runs(_CALLS[primitive.name])(*inputs)
-        if primitive.name == "checkpoint":
-            return jax.checkpoint(runs("jaxpr"), prevent_cse=params["prevent_cse"], policy=params["policy"])(*inputs)
+        if primitive.name in ("checkpoint", "remat2"):
+            return self._recompute(step, values, inputs)
         if primitive.name == "scan":
             return _scan(runs("jaxpr"), params, inputs)
         if primitive.name == "while":
@@ -179,6 +180,25 @@ class TracedProgram:
             branches = [runs("branches", at) for at in range(len(step.bodies["branches"]))]
             return jax.lax.switch(inputs[0], branches, *inputs[1:])
         raise NotPackableError(f"a number inside of the operation {primitive.name!r} differs")
+
+    def _recompute(self, step: _Step, values: Mapping[int, Any], inputs: list[Any]) -> Sequence[Any]:
+        """Runs an operation of `jax.checkpoint`, as which the compiler must know it, with its numbers as arguments."""
+        (body,) = step.bodies["jaxpr"]
+        inside = range(body.first, body.last)
+        # What is no scalar would become a constant of the program inside, which may have none.
+        arguments = {
+            index: self._number(values, index) for index in inside if index in values or self.numbers[index].ndim
+        }
+
+        def run(numbers: list[Any], *inputs: Any) -> list[Any]:
+            return self._run(body, dict(zip(arguments, numbers, strict=True)), inputs)
+
+        closed = jax.make_jaxpr(run)(list(arguments.values()), *inputs)
+        if closed.consts:
+            raise NotPackableError("a program that is computed again has constants")
+        return step.equation.primitive.bind(
+            *arguments.values(), *inputs, **{**step.equation.params, "jaxpr": closed.jaxpr}
+        )
 
 
 @jax.custom_batching.custom_vmap
@@ -284,7 +304,7 @@ def _same_operation(ours: _Step, theirs: _Step, names: dict[Any, Any]) -> bool:
         others = theirs.bodies[key]
         if len(bodies) != len(others) or not all(map(_alike, bodies, others)):
             return False
-    if a.primitive.name in _CUSTOM:  # the rest says how to differentiate it
+    if a.primitive.name in _REPLACED:  # the rest says how to differentiate it
         return True
     plain = [{k: v for k, v in e.params.items() if k not in ours.bodies} for e in (a, b)]
     return plain[0].keys() == plain[1].keys() and all(_equal(value, plain[1][key]) for key, value in plain[0].items())
