@@ -76,6 +76,17 @@ def width_notes(section: Section, sized: Section) -> tuple[str, ...]:
     return (f"model.num_params: model.cell.hidden_size = {sized['cell']['hidden_size']}",)
 
 
+def check_tied(section: Section) -> None:
+    """Raises a `UserError` where `num_params` would give the tied weights of a language model two sizes."""
+    sizes = [section.get(name) for name in ("embedding_size", "last_hidden_size")]
+    latent = (section.get("softmax") or {}).get("latent_size")
+    if section.get("num_params") is not None and section.get("tied") and sizes[0] != sizes[1] and not latent:
+        raise UserError(
+            "model.tied with model.num_params: leave model.embedding_size and model.last_hidden_size both out, or give "
+            f"both the same number, got {sizes[0]} and {sizes[1]}"
+        )
+
+
 def widest(make: Callable[[int], nnx.Module], num_params: int) -> int:
     """Returns the largest width for which `make(width)` has at most `num_params` parameters.
 

@@ -18,7 +18,7 @@ from lstm_research.data.vocabulary import VOCABULARIES, Vocabulary, from_json
 from lstm_research.data.windows import ContiguousWindows, EvaluationWindows
 from lstm_research.decoding.sampling import Sampler
 from lstm_research.decoding.text import continue_text
-from lstm_research.models.budget import fit_width, width_notes, with_width
+from lstm_research.models.budget import check_tied, fit_width, width_notes, with_width
 from lstm_research.models.cells import CELLS
 from lstm_research.models.language_model import LanguageModel
 from lstm_research.models.layers import DropoutRates, functional
@@ -122,7 +122,7 @@ class LanguageModelling(Task):
         self._model_config = model
         self._documents: dict[str, list[np.ndarray]] = {}
         self._files = files
-        _check_tied_budget(model)
+        check_tied(model)
         # An impossible model is refused before data is fetched.
         self._make_model(with_width(model), _MANY_SYMBOLS, jax.random.key(0), abstract=True)
         if files is None:
@@ -332,17 +332,6 @@ class LanguageModelling(Task):
         self._sized_config = fit_width(self._model_config, make)
         self.notes += width_notes(self._model_config, self._sized_config)
         self._apply = functional(make(self._sized_config))[0]
-
-
-def _check_tied_budget(model: Mapping[str, Any]) -> None:
-    """Refuses `model.num_params` where tied weights would have no one size."""
-    sizes = [model.get(name) for name in ("embedding_size", "last_hidden_size")]
-    latent = (model.get("softmax") or {}).get("latent_size")
-    if model.get("num_params") is not None and model.get("tied") and sizes[0] != sizes[1] and not latent:
-        raise UserError(
-            "model.tied with model.num_params: leave model.embedding_size and model.last_hidden_size both out, or give "
-            f"both the same number, got {sizes[0]} and {sizes[1]}"
-        )
 
 
 def _perplexity(loss: float) -> float:

@@ -82,25 +82,16 @@ def init_state(
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, Sums]]
 
 
-def make_train_step(
-    task: Any,
-    optimizer: Optimizer,
-    *,
-    accumulation_steps: int = 1,
-    average_decay: float | None = None,
-    parallel: Parallel | None = None,
-) -> TrainStep:
+def make_train_step(task: Any, optimizer: Optimizer, *, parallel: Parallel | None = None, **options: Any) -> TrainStep:
     """Makes the compiled `train_step(state, batch) -> (state, metrics)`; the state that goes in is given up.
 
     Args:
-      task: see `make_plain_step`, as the next three.
-      optimizer: what turns gradients into updates.
-      accumulation_steps: of a batch.
-      average_decay: of the parameters.
+      task: see `make_plain_step`.
+      optimizer: likewise.
       parallel: how a step is divided among devices; None as by default.
+      **options: of `make_plain_step`.
     """
     parallel = parallel or Parallel()
-    options: dict[str, Any] = {"accumulation_steps": accumulation_steps, "average_decay": average_decay}
     return parallel.compile(make_plain_step(task, optimizer, **options, parallel=parallel))
 
 
