@@ -1,6 +1,7 @@
 """Every number of a config either packs, and then trains as it does alone, or makes another program."""
 
 import json
+import re
 from typing import Any
 
 import jax
@@ -44,9 +45,9 @@ def made_twice(task: str, key: str) -> list[Experiment] | None:
     """Returns experiments with two values of a key, neither of them 0; None if one is refused."""
     after = before_and_after(task, key)[1]
     third = json.loads(json.dumps(after))
-    section, _, name = key.rpartition(".")
+    *groups, name = re.sub(r"\[.*\]", "", key).split(".")
     group: Any = third
-    for part in section.partition("[")[0].split("."):
+    for part in groups:
         group = group[part]
     group[name] = group[name] * 0.9 if isinstance(group[name], float) else group[name] + 1
     try:
