@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from lstm_research.models.recurrence.engines import stacked
 from lstm_research.training.evaluation import IN_FLIGHT, make_evaluation_step, num_rows
 from lstm_research.training.experiment import check_sections
 from lstm_research.training.metrics import MetricSums
@@ -58,7 +59,8 @@ class Member:
         """Returns the program of a function for arguments of these shapes."""
         key = (name, shapes_of(arguments))
         if key not in self._traced:
-            self._traced[key] = TracedProgram(self._functions[name], *arguments)
+            with stacked():
+                self._traced[key] = TracedProgram(self._functions[name], *arguments)
         return self._traced[key]
 
     def is_like(self, other: "Member", batches: Mapping[str, PyTree]) -> bool:

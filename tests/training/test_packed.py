@@ -23,8 +23,9 @@ from lstm_research.training.checkpoints import Checkpoints
 from lstm_research.training.experiment import Experiment
 from lstm_research.training.loop import run
 from lstm_research.training.metrics import read_metrics
-from lstm_research.training.pack import Pack
+from lstm_research.training.pack import Member, Pack
 from lstm_research.training.packed import Outcome, Packer, _keys_that_part, train_packed
+from lstm_research.training.packed_function import PackedFunction
 from lstm_research.training.packed_program import NotPackableError, TracedProgram
 from lstm_research.training.stopping import StopSignals
 from lstm_research.training.weights import load_weights, named_leaves
@@ -355,3 +356,18 @@ def test_sixteen_learning_rates_over_two_hundred_steps(tmp_path: Path) -> None:
     for index, config in enumerate(configs):
         assert alone(config, tmp_path / f"alone{index}") == 0
         assert_as_alone(workdirs[index], tmp_path / f"alone{index}")
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_where_trials_are_computed_at_once_a_step_has_no_loop_over_them(platform: str) -> None:
+    experiments = [Experiment.from_config(config) for config in trials("adding", *RATES)]
+    members = [Member(experiment) for experiment in experiments]
+    shapes = (members[0].state, experiments[0].task.train_batches(0)[0])
+    programs = [member.program("update", *shapes) for member in members]
+    numbers = PackedFunction("update", programs[0]).numbers(programs)
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), shapes[0])
+    at_once = jax.jit(jax.vmap(programs[0].run, in_axes=(0, 0, None)))
+    text = jax.export.export(at_once, platforms=[platform])(numbers, state, shapes[1]).mlir_module()
+    alone = jax.export.export(jax.jit(programs[0].run), platforms=[platform])({}, *shapes).mlir_module()
+    for operation in ("while", "dot_general", "dynamic_update_slice", "scatter"):
+        assert text.count(f"stablehlo.{operation}") == alone.count(f"stablehlo.{operation}"), operation

@@ -1,8 +1,10 @@
 """Every way to run a cell through time, and which one to take."""
 
+import contextlib
+import contextvars
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -46,6 +48,19 @@ ENGINES: Mapping[str, Engine] = {
 """Every engine by the name that configs use; "auto" picks one of them."""
 
 
+_STACKED = contextvars.ContextVar("stacked", default=False)
+
+
+@contextlib.contextmanager
+def stacked() -> Iterator[None]:
+    """While entered, "auto" takes an engine that runs several models at once where `jax.vmap` stacks them later on."""
+    token = _STACKED.set(True)
+    try:
+        yield
+    finally:
+        _STACKED.reset(token)
+
+
 _portable_cudnn = functools.partial(cudnn, portable=True)
 
 
@@ -82,6 +97,8 @@ def pick_engine(
         return name, engine.run
     if refusal is None and jax.device_count() > 1:
         refusal = f"a batch that is divided among {jax.device_count()} devices would be gathered on each"
+    if refusal is None and _STACKED.get():
+        refusal = "it would run stacked models one after another"
     taken = "fused" if refusal else "cudnn"
     why = f"engine 'cudnn' cannot serve it: {refusal}" if refusal else "it is the device's own"
     _say_once(f"engine 'auto' takes {taken!r} for {cell} on {jax.devices()[0].device_kind}, because {why}")

@@ -214,3 +214,16 @@ def test_plain_is_what_computes_the_same_as_the_default(name):
 def test_how_parameters_start_is_no_option():
     for start in ({"forget_bias": 2.0}, {"chrono_max_length": 20}, {"input_initializer": "glorot_normal"}):
         assert cudnn._options(LSTM(H, **start)) == []
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_auto_takes_another_for_models_that_are_stacked_later(monkeypatch):
+    monkeypatch.setitem(engines.ENGINES, "cudnn", engines.Engine(engines.ENGINES["cudnn"].run))
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+
+    def picked(name):
+        return engines.pick_engine(name, LSTM(H), {}, None, None)[0]
+
+    assert picked("auto") == "cudnn"
+    with engines.stacked():
+        assert (picked("auto"), picked("cudnn")) == ("fused", "cudnn")
