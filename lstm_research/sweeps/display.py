@@ -1,6 +1,7 @@
 """What a sweep shows while it runs: a table on a terminal, plain lines elsewhere."""
 
 import sys
+import time
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -11,6 +12,8 @@ from rich.text import Text
 from lstm_research.sweeps.definition import SweepDefinition
 from lstm_research.sweeps.results import Sweep, read_sweep
 from lstm_research.sweeps.trial import FINISHED, Trial, describe, show
+
+_SECONDS_BETWEEN_LINES = 60.0
 
 
 class Display:
@@ -27,6 +30,7 @@ class Display:
         self._best: Trial | None = None
         self._over = 0
         self._seen: dict[int, _Course] = {}
+        self._said = time.monotonic()
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
 
     def __enter__(self) -> "Display":
@@ -72,6 +76,7 @@ class Display:
     def update(self, running: Sequence[Trial]) -> None:
         """Shows where the running trials are."""
         if not self._console.is_terminal:
+            self._say_where(running)
             return
         table = _table("trial", "state", "step", "steps/s", self._sweep.metric, "overrides")
         for trial in running:
@@ -83,6 +88,15 @@ class Display:
         best = f"best: trial {self._best.number}, {show(self._best.value)}" if self._best else "no trial finished yet"
         table.caption = f"{self._over} of {self._sweep.num_trials} trials over; {best}"
         self._live.update(table, refresh=True)
+
+    def _say_where(self, running: Sequence[Trial]) -> None:
+        """Says every minute how far the running trials are."""
+        if not running or time.monotonic() - self._said < _SECONDS_BETWEEN_LINES:
+            return
+        self._said = time.monotonic()
+        steps = [trial.step for trial in running]
+        reached = f"step {min(steps)}" if len(set(steps)) == 1 else f"steps {min(steps)} to {max(steps)}"
+        self.say(f"{len(running)} trial{'s' if len(running) > 1 else ''} at {reached}")
 
     def finish(self) -> None:
         """Shows the table of all trials, and the command of the best."""

@@ -90,10 +90,6 @@ class _Batch:
           UserError: see `PackedEngine.run`.
         """
         self._sweep.check_recipe()
-        for trial in self._trials:
-            trial.state, trial.restarted_from = RUNNING, trial.step
-            trial.write()
-            self._display.started(trial)
         starts = []
         for trial in self._trials:
             command = self._sweep.train_command(trial.overrides, trial.workdir)
@@ -103,12 +99,22 @@ class _Batch:
             [trial.workdir for trial in self._trials],
             starts=starts,
             signals=signals,
+            on_start=self._begin,
             on_end=self._end,
             is_enough=self._is_enough,
             watch=lambda numbers, _: self._display.update([self._trials[number] for number in numbers]),
         )
         self._settle_refused()
         return self._unfinished
+
+    def _begin(self, indices: Sequence[int]) -> None:
+        if len(indices) > 1:
+            self._display.say(f"{len(indices)} trials train as one program:")
+        for index in indices:
+            trial = self._trials[index]
+            trial.state, trial.restarted_from = RUNNING, trial.step
+            trial.write()
+            self._display.started(trial)
 
     def _is_enough(self, index: int) -> bool:
         """Reports a validation; whether the pruner says that it was the last one."""

@@ -103,6 +103,7 @@ class Packer:
         *,
         starts: Sequence[Start] | None = None,
         signals: StopSignals | None = None,
+        on_start: Callable[[Sequence[int]], None] = lambda indices: None,
         on_end: Callable[[int, Outcome], None] = lambda index, outcome: None,
         is_enough: Callable[[int], bool] = lambda index: False,
         watch: Watch | None = None,
@@ -114,6 +115,7 @@ class Packer:
           workdirs: the folder of each.
           starts: what each folder says of how its run was started.
           signals: by which the trials are asked to stop; None listens to SIGTERM and SIGINT.
+          on_start: called with the numbers of the trials of a pack before it trains.
           on_end: called with the number of a trial and how it ended, as soon as it has.
           is_enough: called with the number of a trial after each of its validations; if so, it saves and ends.
           watch: told of the course; None shows it on standard output.
@@ -143,6 +145,11 @@ class Packer:
                 stack.enter_context(trial.stack)
             ready = [trial for trial in trials if self._make(trial, end)]
             for group, size, members in list(self._packs(ready)):
+                if shared.should_stop():  # what has not begun is left as it is
+                    for trial in members:
+                        end(trial, Outcome(PREEMPTED))
+                    continue
+                on_start([trial.index for trial in members])
                 _Session(group, size, members, shared, end, is_enough, shown).train()
         return [outcomes[index] for index in range(len(configs))]
 

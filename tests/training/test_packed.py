@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,21 @@ def test_a_signal_has_all_trials_saved_and_they_go_on(
     assert [Workdir(path).read_status()["step"] for path in workdirs] == [7, 6]  # the first had asked for an update
     assert packer.train(configs, workdirs) == [Outcome(0)] * 2
     assert [final(path, config) for path, config in zip(workdirs, configs, strict=True)] == undisturbed
+
+
+def test_a_signal_leaves_packs_that_have_not_begun_as_they_are(tmp_path: Path) -> None:
+    signals, begun = StopSignals(), []
+
+    def begin(indices: Sequence[int]) -> None:
+        begun.append(list(indices))
+        signals.requested = "SIGTERM"
+
+    configs = trials("adding", {}, {"model.cell.name": "gru"}, {"optimizer.learning_rate": 0.5})
+    workdirs = [tmp_path / str(index) for index in range(3)]
+    outcomes = Packer().train(configs, workdirs, signals=signals, on_start=begin)
+    assert outcomes == [Outcome(143)] * 3
+    assert begun == [[0, 2]]
+    assert [workdir.exists() for workdir in workdirs] == [True, False, True]
 
 
 def test_one_trial_is_stopped_alone(packer: Packer, undisturbed: list[dict[str, Any]], tmp_path: Path) -> None:
