@@ -454,4 +454,4 @@ def test_a_wheel_holds_the_measurements_and_no_results(tmp_path):
         assert f"lstm_research/benchmarks/{path.name}" in names
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"lstm_research"}
-    assert not any("results" in name for name in names)
+    assert not any("benchmarks/results" in name for name in names)
