@@ -162,6 +162,7 @@ def test_what_slurm_is_asked_for(slurm: Any, folder: Path, monkeypatch: pytest.M
         assert f"#SBATCH --{option}\n" in asked
 
 
+@pytest.mark.whole  # jobs of sweeps that are queued again are tested in any case
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # submitit leaves its own files to the garbage collection
 def test_slurm_queues_again_what_ran_out_of_time(
     slurm: Any, recipe: list[str], monkeypatch: pytest.MonkeyPatch

@@ -34,15 +34,20 @@ for ((index = 0; index < count; index++)); do
     $train "$@" --coordinator_address="localhost:$port" --num_processes="$count" --process_id="$index" &
     processes+=($!)
 done
-trap 'kill -TERM "${processes[@]}" 2>/dev/null' TERM INT
+interrupted=
+trap 'interrupted=1; kill -TERM "${processes[@]}" 2>/dev/null' TERM INT
 
 code=0
 for process in "${processes[@]}"; do
     wait "$process"
     ended=$?
-    while kill -0 "$process" 2>/dev/null; do # a trap ended the waiting, and not the process
+    while [[ -n $interrupted ]]; do # the trap may have ended the waiting, and not the process
+        interrupted=
         wait "$process"
-        ended=$?
+        again=$?
+        if [[ $again -ne 127 ]]; then # 127: it had been waited for
+            ended=$again
+        fi
     done
     if [[ $code -eq 0 ]]; then
         code=$ended

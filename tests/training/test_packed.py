@@ -114,7 +114,10 @@ NUMBERS: dict[str, tuple[str, list[dict[str, Any]]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+# The numbers of the optimiser are in the table of all numbers too, see test_packed_knobs.py.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.whole if name == "optimizer" else []) for name in NUMBERS]
+)
 def test_trials_of_a_pack_are_as_if_alone(name: str, tmp_path: Path) -> None:
     base, changes = NUMBERS[name]
     configs = trials(base, *changes)
