@@ -27,3 +27,10 @@ def check_at_least(low: int, where: str, **values: int | float) -> None:
     for name, value in values.items():
         if not low <= value < math.inf:
             raise UserError(f"{where}.{name} must be at least {low} and finite, got {value}")
+
+
+def check_flags(low: int, **values: int | None) -> None:
+    """Raises a `UserError` for a flag below `low`; None is one that was left out."""
+    for name, value in values.items():
+        if value is not None and value < low:
+            raise UserError(f"--{name} must be at least {low}, got {value}")

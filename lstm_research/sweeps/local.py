@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from lstm_research.common.errors import UserError
+from lstm_research.common.errors import UserError, check_flags
 from lstm_research.sweeps.definition import SweepDefinition
 from lstm_research.sweeps.driver import Driver
 from lstm_research.sweeps.launcher import Launcher
@@ -36,10 +36,8 @@ class LocalEngine:
         devices_per_trial: int | None = None,
         storage: str | None = None,
     ):
-        if workers < 1:
-            raise UserError(f"--workers must be at least 1, got {workers}")
-        if max_restarts < 0:
-            raise UserError(f"--max_restarts must be at least 0, got {max_restarts}")
+        check_flags(1, workers=workers)
+        check_flags(0, max_restarts=max_restarts)
         self._environments = worker_environments(workers, devices_per_trial, gpus(), os.environ)
         self._max_restarts = max_restarts
         self._storage = storage

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lstm_research.common.errors import UserError
+from lstm_research.common.errors import UserError, check_flags
 from lstm_research.sweeps.definition import SweepDefinition
 from lstm_research.sweeps.driver import Driver
 from lstm_research.sweeps.launcher import Job, Launcher
@@ -48,14 +48,8 @@ class RayEngine:
         devices_per_trial: int = 0,
         max_restarts: int = 10,
     ):
-        for flag, value, least in (
-            ("workers", workers, 1),
-            ("cpus_per_trial", cpus_per_trial, 1),
-            ("devices_per_trial", devices_per_trial, 0),
-            ("max_restarts", max_restarts, 0),
-        ):
-            if value is not None and value < least:
-                raise UserError(f"--{flag} must be at least {least}, got {value}")
+        check_flags(1, workers=workers, cpus_per_trial=cpus_per_trial)
+        check_flags(0, devices_per_trial=devices_per_trial, max_restarts=max_restarts)
         self._address = address
         self._workers = workers
         self._resources = {"CPU": cpus_per_trial, "GPU": devices_per_trial}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lstm_research.common.errors import UserError
+from lstm_research.common.errors import UserError, check_flags
 from lstm_research.sweeps.definition import SweepDefinition
 from lstm_research.sweeps.driver import Driver
 from lstm_research.sweeps.launcher import Job, Launcher
@@ -55,15 +55,9 @@ class SlurmEngine:
         cpus_per_trial: int = 1,
         max_restarts: int = 10,
     ):
-        for flag, value, least in (
-            ("slurm_time", slurm_time, 1),
-            ("slurm_gpus", slurm_gpus, 0),
-            ("slurm_array_parallelism", slurm_array_parallelism, 1),
-            ("cpus_per_trial", cpus_per_trial, 1),
-            ("max_restarts", max_restarts, 0),
-        ):
-            if value < least:
-                raise UserError(f"--{flag} must be at least {least}, got {value}")
+        check_flags(1, slurm_time=slurm_time, slurm_array_parallelism=slurm_array_parallelism)
+        check_flags(1, cpus_per_trial=cpus_per_trial)
+        check_flags(0, slurm_gpus=slurm_gpus, max_restarts=max_restarts)
         self._slots = slurm_array_parallelism
         self._max_restarts = max_restarts
         self._parameters: dict[str, Any] = {

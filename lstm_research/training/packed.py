@@ -17,7 +17,7 @@ import jax
 from jaxtyping import PyTree
 from rich.console import Console
 
-from lstm_research.common.errors import UserError
+from lstm_research.common.errors import UserError, check_flags
 from lstm_research.training.environment import command_line
 from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.experiment import Experiment, check_sections, data_of, files_to_resume_with, same_data
@@ -89,8 +89,7 @@ class Packer:
     """
 
     def __init__(self, pack: int = 16, say: Callable[[str], None] = print):
-        if pack < 1:
-            raise UserError(f"--pack must be at least 1, got {pack}")
+        check_flags(1, pack=pack)
         self._pack = pack
         self.say = say
         self._groups: list[Group] = []
