@@ -1,5 +1,7 @@
 """Runs the comparisons of a study one after another, and writes what came out to its `results.csv`.
 
+Their configs go to its `configs.json`, see `frozen.py`.
+
     python experiments/study.py text_tasks --runs=runs/text_tasks sentiment translation
     python experiments/study.py text_tasks --runs=runs/text_tasks --collect
 
@@ -17,6 +19,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from frozen import write_configs
 
 from lstm_research.training.metrics import read_metrics
 
@@ -48,6 +52,7 @@ class Run:
 def collect(groups: Mapping[str, Sequence[Run]], runs: Path, results: Path) -> None:
     """Writes a line for every finished run; leaves what is there alone if there is none."""
     rows: list[dict[str, Any]] = []
+    workdirs: dict[str, Path] = {}
     for group, members in groups.items():
         for run in members:
             for seed in run.seeds:
@@ -55,6 +60,7 @@ def collect(groups: Mapping[str, Sequence[Run]], runs: Path, results: Path) -> N
                 lines = read_metrics(metrics) if metrics.exists() else []
                 if not lines or lines[-1]["split"] != "test":
                     continue
+                workdirs.setdefault(run.name, run.workdir(seed, runs))
                 status = json.loads((run.workdir(seed, runs) / "status.json").read_text())
                 training = max(line["seconds"] for line in lines if line["split"] != "test")
                 test = {key: value for key, value in lines[-1].items() if key not in ("split", "seconds")}
@@ -70,6 +76,7 @@ def collect(groups: Mapping[str, Sequence[Run]], runs: Path, results: Path) -> N
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+    write_configs(results.parent, workdirs, runs)
     print(f"{len(rows)} finished runs in {results}")
 
 

@@ -4,6 +4,7 @@ import gc
 import importlib.metadata
 import itertools
 import os
+import zlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["KERAS_BACKEND"] = "jax"  # read once, when Keras is imported
@@ -54,15 +55,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Registers the marker, and has the programs compiled fast."""
     config.addinivalue_line("markers", "whole: runs with --whole only; a sample of the same table always runs")
+    config.addinivalue_line("markers", "one_in(n): one case in n, drawn by its name, always runs; all do with --whole")
     os.environ.setdefault("XLA_FLAGS", FAST_COMPILATION)  # XLA reads them at the first use of a device
+
+
+def is_in_sample(item: pytest.Item) -> bool:
+    """Whether a test also runs without `--whole`."""
+    one_in = item.get_closest_marker("one_in")
+    drawn = one_in is None or zlib.crc32(item.name.encode()) % one_in.args[0] == 0
+    return drawn and item.get_closest_marker("whole") is None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what is not in the sample."""
     if not config.getoption("--whole"):
-        left_out = [item for item in items if item.get_closest_marker("whole")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=[item for item in items if not is_in_sample(item)])
+        items[:] = filter(is_in_sample, items)
 
 
 _finished = itertools.count(1)

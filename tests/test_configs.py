@@ -199,22 +199,41 @@ def test_golden(name: str, variant: str) -> None:
     assert found == file.read_text(), f"{file.name} is another: if that is meant, see the top of this file"
 
 
-@pytest.mark.parametrize("study", sorted(path.parent.name for path in EXPERIMENTS.glob("*/runs.py")))
-def test_runs_of_a_study_build(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def runs_of_studies() -> list[tuple[str, str, tuple[str, ...]]]:
+    """Returns study, recipe and overrides of every run that `experiments/` lists."""
+    with pytest.MonkeyPatch.context() as context:
+        context.syspath_prepend(str(EXPERIMENTS))
+        studies = [path.parent.name for path in sorted(EXPERIMENTS.glob("*/runs.py"))]
+        groups = {study: importlib.import_module(f"{study}.runs").GROUPS for study in studies}
+    runs = {study: [each for group in groups[study].values() for each in group] for study in studies}
+    for study in studies:
+        assert len({each.name for each in runs[study]}) == len(runs[study])  # a run's folder has its name
+    return [(study, each.config, each.overrides) for study in studies for each in runs[study]]
+
+
+@pytest.mark.one_in(5)
+@pytest.mark.parametrize(("study", "config", "overrides"), runs_of_studies())
+def test_a_run_of_a_study_builds(study: str, config: str, overrides: tuple[str, ...]) -> None:
+    name, _, variant = config.partition(":")
+    built = get_config(name.removesuffix(".py"), variant)
+    for override in overrides:
+        path, _, value = override.partition("=")
+        *groups_of_keys, key = path.split(".")
+        section = functools.reduce(lambda section, name: section[name], groups_of_keys, built)
+        with section.ignore_type():
+            section[key] = None if key == "init_from" else literal(value)
+    Experiment.from_config(built, files=stored_files(built))
+
+
+@pytest.mark.one_in(5)
+@pytest.mark.parametrize(
+    ("study", "run"),
+    [(path.parent.name, run) for path in EXPERIMENTS.glob("*/configs.json") for run in json.loads(path.read_text())],
+)
+def test_a_frozen_config_of_a_study_builds(study: str, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    groups = importlib.import_module(f"{study}.runs").GROUPS
-    runs = [each for group in groups.values() for each in group]
-    assert len({each.name for each in runs}) == len(runs)  # a run's folder has its name
-    for each in runs:
-        name, _, variant = each.config.partition(":")
-        config = get_config(name.removesuffix(".py"), variant)
-        for override in each.overrides:
-            path, _, value = override.partition("=")
-            *groups_of_keys, key = path.split(".")
-            section = functools.reduce(lambda section, name: section[name], groups_of_keys, config)
-            with section.ignore_type():
-                section[key] = None if key == "init_from" else literal(value)
-        Experiment.from_config(config, files=stored_files(config))
+    config = importlib.import_module("frozen").get_config(f"{study},{run}")
+    Experiment.from_config(config, files=stored_files(config))
 
 
 def test_groups_of_a_study_may_stand_after_its_flags(

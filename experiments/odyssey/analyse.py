@@ -5,6 +5,7 @@ python experiments/odyssey/analyse.py --runs=runs/odyssey
 
 import argparse
 import csv
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ from lstm_research.sweeps.results import Sweep, read_sweep
 from lstm_research.sweeps.trial import FINISHED, Trial
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from frozen import write_configs  # noqa: E402
+
 VANILLA = VARIANTS[0]
 NAME = "model.cell.name"
 # The part of a variant's trials that it is judged by; the paper takes the best tenth of 200.
@@ -125,6 +129,7 @@ def main() -> None:
     if not by_task:
         parser.error(f"--runs: {runs} holds no sweep of {', '.join(TASKS)} with a trial that is over")
     write_results(by_task, HERE / "results.csv")
+    write_configs(HERE, {task: rows[0].trial.workdir for task, rows in by_task.items()}, runs)
     draw_ranking(by_task, HERE / "ranking.png")
     for task, rows in by_task.items():
         print_ranking(task, rows)

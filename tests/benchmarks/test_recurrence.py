@@ -267,6 +267,7 @@ def peer_cases():
                 yield pytest.param(name, cell, dtype, id=f"{name}-{cell}-{dtype}", marks=marks)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("name", "cell", "dtype"), list(peer_cases()))
 def test_peers_run_over_time_and_not_over_the_batch(name, cell, dtype, peers, entries):
     if not peers.PEERS[name].is_installed():

@@ -51,6 +51,7 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(options, seed):
             np.testing.assert_allclose(result.log_probs[b, m], toy_models.log_prob(toy, b, symbols), rtol=2e-5)
 
 
+@pytest.mark.one_in(3)
 @penalties
 @pytest.mark.parametrize("beam_size", [1, 2, 5])
 def test_a_narrow_beam_is_the_plain_search_that_runs_to_the_limit(options, beam_size):

@@ -47,6 +47,7 @@ SECTIONS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("name", "num_params"), [("plain", 60_000), *((name, 4_000) for name in SECTIONS)])
 def test_the_width_is_the_largest_that_fits(name, num_params):
     section = {"name": "language_model", "cell": {"name": "lstm"}, **SECTIONS[name]}

@@ -289,6 +289,7 @@ def test_paths_are_a_function_of_their_key() -> None:
     assert not np.allclose(one.quantiles, other.quantiles)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("cell", sorted(CELLS))
 def test_every_cell_can_forecast(cell: str) -> None:
     for name, options in EACH:

@@ -184,6 +184,7 @@ def differentiated(dropout, **options):
     return jax.jit(jax.grad(loss, has_aux=True))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("rate", RATES)
 def test_every_rate_changes_training_and_lets_the_gradient_through(rate):
     options = {"num_layers": 2, "bidirectional_layers": 1}

@@ -110,6 +110,7 @@ def ece_in_a_loop(p, labels):
     return error
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("eval_batch_size", [1, 5, 100])
 def test_metrics_of_a_split_equal_those_of_scikit_learn(dataset, target, eval_batch_size):
     task = make_task(dataset, eval_batch_size=eval_batch_size)

@@ -128,6 +128,7 @@ COMPARISONS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_equals_another_library(name):

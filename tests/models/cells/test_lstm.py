@@ -240,7 +240,7 @@ def combinations():
 @pytest.mark.parametrize("cell_type", [LSTM, MultiplicativeLSTM, MogrifierLSTM])
 def test_every_combination_of_options_composes_or_is_refused(cell_type, request):
     """With all of them the parameters matter, the shapes are those announced, and `additive` is right."""
-    number, every = 0, 7 if request.config.getoption("--whole") else 21
+    number, every = 0, 7 if request.config.getoption("--whole") else 42
     for options, is_senseless in combinations():
         if is_senseless:
             with pytest.raises(UserError):

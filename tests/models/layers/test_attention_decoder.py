@@ -107,6 +107,7 @@ def test_all_steps_at_once_equal_steps_one_by_one_for_every_cell(name):
     assert_close(fed_steps(params, *inputs()), fed(params, *inputs()))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("attention", "way"),
     [
@@ -132,6 +133,7 @@ def gradient_of(run, params, key=None, method="__call__", dtype="float32"):
     return loss, jax.grad(loss, argnums=(0, 1, 2))(params, *inputs(dtype))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("rate", "locked"), [*((rate, False) for rate in RATES), *((rate, True) for rate in RATES if "input" in rate)]
 )

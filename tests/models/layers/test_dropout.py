@@ -57,6 +57,7 @@ def test_locked_dropout_has_one_mask_for_all_steps_and_another_for_each_row(lock
     assert abs(masks[0].mean() - 0.5) < 5 * 0.5 / 800**0.5
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", CELLS)
 def test_weight_drop_masks_the_recurrent_weights_and_nothing_else(name):
     cell = CELLS[name](hidden_size=30)

@@ -154,6 +154,7 @@ def test_residual_is_the_input_of_a_layer_added_to_its_output(name):
     assert jnp.abs(ys - above).max() > 0.01
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("form", ["forward", "concat"])
 def test_ways_past_the_layers_equal_the_layers_combined_by_hand(form, way):
@@ -221,6 +222,7 @@ def test_output_dropout_acts_on_the_outputs_of_all_layers():
         assert 0.3 < (layer == 0).mean() < 0.7
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("name", "way"), [row(name, "highway and skips") for name in CELLS] + [row("lstm", way) for way in list(WAYS)[:-1]]
@@ -317,6 +319,7 @@ def test_gradients_do_not_cross_a_reset(form):
     assert gradient[2:].all()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "form", "way"),
     [row(*pair, "residual") for pair in CELLS_AND_FORMS] + [row("lstm", form, "highway and skips") for form in FORMS],

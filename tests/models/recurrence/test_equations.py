@@ -78,6 +78,7 @@ def test_every_cell_is_transcribed():
     assert set(EQUATIONS) == set(CONSTRUCTORS), "write the equations of a new cell in plain NumPy, in *_equations.py"
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("noisy", [False, True], ids=["plain", "noisy"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -89,6 +90,7 @@ def test_equals_equations(name, reverse, noisy):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-13), actual, expected)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", CONSTRUCTORS)
 def test_gradients_equal_differences_of_the_equations(name):

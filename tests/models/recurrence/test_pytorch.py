@@ -120,6 +120,7 @@ def reference(kind, bidirectional, packed, dtype):
     )
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("packed", [False, True], ids=["full", "packed"])
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
