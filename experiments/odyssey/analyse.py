@@ -59,26 +59,35 @@ def best_of(rows: list[Row], variant: str) -> list[float]:
     return [test for _, test in own[:count]]
 
 
+def losses_by_draw(rows: list[Row]) -> tuple[list[str], np.ndarray]:
+    """Returns the variants, and their validation losses `(draw, variant)`; a diverged trial is worse than any other."""
+    variants = [name for name in VARIANTS if any(row.variant == name for row in rows)]
+    losses = np.full((1 + max(row.draw for row in rows), len(variants)), np.inf)
+    for row in rows:
+        losses[row.draw, variants.index(row.variant)] = np.inf if np.isnan(row.valid) else row.valid
+    return variants, losses
+
+
 def print_ranking(task: str, rows: list[Row]) -> None:
     """Prints the table of a task, the best variant first."""
-    paired = {variant: {row.draw: row.valid for row in rows if row.variant == variant} for variant in VARIANTS}
-    print(f"\n| {task} | best | mean of the best quarter | Welch's p | better on | Wilcoxon's p | diverged |")
-    print("| --- " * 7 + "|")
+    print(f"\n| {task} | best | best quarter | Welch's p | mean rank | better on | Wilcoxon's p | diverged |")
+    print("| --- " * 8 + "|")
+    variants, losses = losses_by_draw(rows)
+    ranks = stats.rankdata(losses, axis=1).mean(0)
     lines = []
-    for variant in VARIANTS:
+    for variant, own, rank in zip(variants, losses.T, ranks, strict=True):
         best = best_of(rows, variant)
-        diverged = sum(row.variant == variant and not np.isfinite(row.valid) for row in rows)
-        line = f"| {variant} | {min(best, default=np.nan):.4f} | {np.mean(best):.4f} "
-        if variant == VANILLA:
-            line += f"| | | | {diverged} |"
-        else:
-            welch = stats.ttest_ind(best, best_of(rows, VANILLA), equal_var=False).pvalue
-            both = [d for d in paired[variant] if np.isfinite(paired[variant][d]) and np.isfinite(paired[VANILLA][d])]
-            differences = np.array([paired[variant][draw] - paired[VANILLA][draw] for draw in both])
-            wilcoxon = stats.wilcoxon(differences).pvalue
-            line += f"| {welch:.3f} | {(differences < 0).sum()} of {len(both)} | {wilcoxon:.3f} | {diverged} |"
-        lines.append((float(np.mean(best)), line))
+        welch = better = wilcoxon = ""
+        if variant != VANILLA:
+            vanilla = losses[:, variants.index(VANILLA)]
+            both = np.isfinite(own) & np.isfinite(vanilla)
+            welch = f"{stats.ttest_ind(best, best_of(rows, VANILLA), equal_var=False).pvalue:.3f}"
+            better = f"{(own < vanilla)[both].sum()} of {both.sum()}"
+            wilcoxon = f"{stats.wilcoxon(own[both], vanilla[both]).pvalue:.4f}"
+        measured = f"{min(best):.4f} | {np.mean(best):.4f} | {welch} | {rank:.1f} | {better} | {wilcoxon}"
+        lines.append((float(np.mean(best)), f"| {variant} | {measured} | {np.isinf(own).sum()} |"))
     print("\n".join(line for _, line in sorted(lines)))
+    print(f"\nFriedman's test of equal ranks: p = {stats.friedmanchisquare(*losses.T).pvalue:.2g}")
 
 
 def print_importance(by_task: dict[str, list[Row]]) -> None:
@@ -108,11 +117,11 @@ def draw_ranking(by_task: dict[str, list[Row]], path: Path) -> None:
     """Draws the validation loss of every trial, and the median, by variant."""
     figure = Figure(figsize=(4.5 * len(by_task), 3.6), layout="constrained")
     for axes, (task, rows) in zip(figure.subplots(1, len(by_task), squeeze=False)[0], by_task.items(), strict=True):
-        for x, variant in enumerate(VARIANTS):
-            values = np.array([row.valid for row in rows if row.variant == variant])
+        variants, losses = losses_by_draw(rows)
+        for x, values in enumerate(losses.T):
             axes.plot(np.full(len(values), x), values, ".", color="#3b82c4", alpha=0.6)
-            axes.plot([x - 0.3, x + 0.3], [np.nanmedian(values)] * 2, color="#e0792b")
-        axes.set_xticks(range(len(VARIANTS)), [name.removesuffix("_lstm") for name in VARIANTS], rotation=60)
+            axes.plot([x - 0.3, x + 0.3], [np.median(values)] * 2, color="#e0792b")
+        axes.set_xticks(range(len(variants)), [name.removesuffix("_lstm") for name in variants], rotation=60)
         axes.set_title(task, fontsize=10)
         axes.set_ylabel("validation loss")
         axes.grid(alpha=0.3)
