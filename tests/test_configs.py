@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,6 +32,7 @@ from lstm_research.data.speech.recordings import SPEECH_DATASETS
 from lstm_research.data.synthetic import SYNTHETIC_DATASETS
 from lstm_research.data.synthetic.batches import TrainingSequences
 from lstm_research.data.vocabulary import Bytes, Characters, Subwords, Words
+from lstm_research.sweeps.sweep_file import read_sweep_file
 from lstm_research.tasks import TASKS
 from lstm_research.tasks.text_classification import Labels
 from lstm_research.training.experiment import Experiment
@@ -214,14 +216,36 @@ def runs_of_studies() -> list[tuple[str, str, tuple[str, ...]]]:
 @pytest.mark.one_in(5)
 @pytest.mark.parametrize(("study", "config", "overrides"), runs_of_studies())
 def test_a_run_of_a_study_builds(study: str, config: str, overrides: tuple[str, ...]) -> None:
+    built = with_overrides(config, overrides)
+    Experiment.from_config(built, files=stored_files(built))
+
+
+def with_overrides(config: str, overrides: Sequence[str]) -> ConfigDict:
+    """Returns a recipe's config with its keys overridden, as the command does."""
     name, _, variant = config.partition(":")
     built = get_config(name.removesuffix(".py"), variant)
     for override in overrides:
         path, _, value = override.partition("=")
-        *groups_of_keys, key = path.split(".")
-        section = functools.reduce(lambda section, name: section[name], groups_of_keys, built)
+        *groups, key = path.split(".")
+        section = functools.reduce(lambda section, name: section[name], groups, built)
         with section.ignore_type():
             section[key] = None if key == "init_from" else literal(value)
+    return built
+
+
+@pytest.mark.parametrize("gpu", [pytest.param(False, id="cpu"), pytest.param(True, id="gpu")])
+@pytest.mark.parametrize("task", ["language", "speech", "sentiment", "order"])
+def test_a_trial_of_the_odyssey_builds(task: str, gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    _, config, *flags = importlib.import_module("odyssey.run").command(task, Path("runs"), gpu)
+    overrides = [flag.removeprefix("--config.") for flag in flags if flag.startswith("--config.")]
+    sweep = next(Path(flag.removeprefix("--sweep=")) for flag in flags if flag.startswith("--sweep="))
+    points = read_sweep_file(sweep).points
+    assert points is not None
+    assert len(points) == 9 * (200 if gpu else 12)
+    built = with_overrides(
+        config.removeprefix("--config=configs/"), [*overrides, *(f"{key}={value}" for key, value in points[-1].items())]
+    )
     Experiment.from_config(built, files=stored_files(built))
 
 

@@ -1,6 +1,7 @@
 """Compares the variants of this study: `results.csv`, `ranking.png`, and the tables of its README on standard output.
 
 python experiments/odyssey/analyse.py --runs=runs/odyssey
+python experiments/odyssey/analyse.py --runs=runs/odyssey_gpu --output=runs/odyssey_gpu
 """
 
 import argparse
@@ -132,14 +133,19 @@ def main() -> None:
     """Reads what is there of the sweeps, and compares it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the sweeps")
-    runs = parser.parse_args().runs
+    parser.add_argument(
+        "--output", type=Path, default=HERE, help="the folder to write to, this study's own if left out"
+    )
+    arguments = parser.parse_args()
+    runs, output = arguments.runs, arguments.output
     by_task = {task: read_rows(read_sweep(runs / task)) for task in TASKS if (runs / task / "sweep.json").exists()}
     by_task = {task: rows for task, rows in by_task.items() if rows}
     if not by_task:
         parser.error(f"--runs: {runs} holds no sweep of {', '.join(TASKS)} with a trial that is over")
-    write_results(by_task, HERE / "results.csv")
-    write_configs(HERE, {task: rows[0].trial.workdir for task, rows in by_task.items()}, runs)
-    draw_ranking(by_task, HERE / "ranking.png")
+    output.mkdir(parents=True, exist_ok=True)
+    write_results(by_task, output / "results.csv")
+    write_configs(output, {task: rows[0].trial.workdir for task, rows in by_task.items()}, runs)
+    draw_ranking(by_task, output / "ranking.png")
     for task, rows in by_task.items():
         print_ranking(task, rows)
     print_importance(by_task)

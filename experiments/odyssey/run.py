@@ -1,7 +1,8 @@
 """Runs the sweeps of this study, one for each task; the same command goes on.
 
 python experiments/odyssey/run.py --runs=runs/odyssey
-python experiments/odyssey/run.py --runs=runs/odyssey --tasks=language -- --pack=32
+python experiments/odyssey/run.py --runs=runs/odyssey --tasks language -- --pack=6
+python experiments/odyssey/run.py --runs=runs/odyssey_gpu --gpu
 """
 
 import argparse
@@ -12,44 +13,75 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
-SIZED = "--config.model.cell.hidden_size=None"
-TASKS: dict[str, tuple[str, ...]] = {
+# What all variants share: the recipe and what is overridden in it.
+TASKS: dict[str, tuple[str, dict[str, object]]] = {
     "language": (
-        "--config=configs/quickstart.py",
-        SIZED,
-        "--config.model.num_params=60000",
-        "--config.model.embedding_size=32",
-        "--config.training.num_steps=800",
-        "--config.training.eval_every=200",
-        "--config.training.checkpoint_every=400",
+        "quickstart.py",
+        {
+            "model.num_params": 60_000,
+            "model.embedding_size": 32,
+            "training.num_steps": 800,
+            "training.eval_every": 200,
+            "training.checkpoint_every": 400,
+        },
     ),
     "speech": (
-        "--config=configs/speech.py:forward",
-        SIZED,
-        "--config.model.num_params=40000",
-        "--config.model.num_layers=1",
-        "--config.training.num_steps=400",
-        "--config.training.checkpoint_every=400",
-        "--config.training.metric=loss",
+        "speech.py:forward",
+        {
+            "model.num_params": 40_000,
+            "model.num_layers": 1,
+            "training.num_steps": 400,
+            "training.checkpoint_every": 400,
+            "training.metric": "loss",
+        },
     ),
     "sentiment": (
-        "--config=configs/sentiment.py:forward",
-        SIZED,
-        "--config.model.embedding_size=32",
-        "--config.model.num_params=340000",
-        "--config.training.num_steps=800",
-        "--config.training.checkpoint_every=400",
-        "--config.training.metric=loss",
+        "sentiment.py:forward",
+        {
+            "model.embedding_size": 32,
+            "model.num_params": 340_000,
+            "training.num_steps": 800,
+            "training.checkpoint_every": 400,
+            "training.metric": "loss",
+        },
     ),
     "order": (
-        "--config=configs/synthetic.py:temporal_order",
-        SIZED,
-        "--config.model.num_params=6000",
-        "--config.model.cell.chrono_max_length=None",
-        "--config.training.num_steps=1500",
-        "--config.training.eval_every=500",
+        "synthetic.py:temporal_order",
+        {
+            "model.num_params": 6000,
+            "model.cell.chrono_max_length": None,
+            "training.num_steps": 1500,
+            "training.eval_every": 500,
+        },
     ),
 }
+# What differs with --gpu, beside the number of draws.
+ON_A_GPU: dict[str, dict[str, object]] = {
+    "language": {
+        "model.num_params": 1_000_000,
+        "model.embedding_size": 64,
+        "training.num_steps": 5000,
+        "training.eval_every": 1000,
+        "training.checkpoint_every": 1000,
+    },
+    "speech": {"model.num_params": 400_000, "training.num_steps": 3000, "training.checkpoint_every": 1000},
+    "sentiment": {"model.num_params": 400_000, "training.num_steps": 1600},
+    "order": {"dataset.length": 200, "model.num_params": 20_000, "training.num_steps": 10_000},
+}
+
+
+def command(task: str, folder: Path, gpu: bool) -> list[str]:
+    """Returns the command of a task's sweep."""
+    config, overrides = TASKS[task]
+    overrides = {"model.cell.hidden_size": None} | overrides | (ON_A_GPU[task] if gpu else {})
+    sweep = HERE / ("sweep_gpu.py" if gpu else "sweep.py")
+    flags = [f"--sweep={sweep}", f"--workdir={folder}", "--engine=packed"]
+    return [
+        "sweep",
+        f"--config=configs/{config}",
+        *(f"--config.{key}={value}" for key, value in overrides.items()),
+        *flags,
+    ]
 
 
 def main() -> None:
@@ -57,15 +89,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the sweeps")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="all if left out")
+    parser.add_argument("--gpu", action="store_true", help="the size for a GPU: 200 draws, larger models, more steps")
     parser.add_argument("flags", nargs="*", help="further flags of `lstm-research sweep`, after --")
     arguments = parser.parse_args()
     for task in arguments.tasks:
-        folder = arguments.runs.absolute() / task
-        command = ["sweep", *TASKS[task], f"--sweep={HERE / 'sweep.py'}", f"--workdir={folder}", "--engine=packed"]
-        print("lstm-research", *command, *arguments.flags, flush=True)
-        code = subprocess.run(
-            [sys.executable, "-m", "lstm_research", *command, *arguments.flags], check=False, cwd=ROOT
-        ).returncode
+        words = [*command(task, arguments.runs.absolute() / task, arguments.gpu), *arguments.flags]
+        print("lstm-research", *words, flush=True)
+        code = subprocess.run([sys.executable, "-m", "lstm_research", *words], check=False, cwd=ROOT).returncode
         if code:  # it has said why
             sys.exit(code)
 

@@ -18,10 +18,9 @@ VARIANTS = (
     "cifg_lstm",
     "fgr_lstm",
 )
-NUM_DRAWS = 12
 
 
-def get_hyper(hyper):
+def get_hyper(hyper, num_draws=12):
     """Returns every variant with each of the draws."""
     generator = np.random.default_rng(2017)
     draws = [
@@ -30,6 +29,6 @@ def get_hyper(hyper):
             "optimizer.b1": float(1 - 10 ** generator.uniform(-2, 0)),
             "model.dropout.input_rate": float(generator.uniform(0, 0.5)),
         }
-        for _ in range(NUM_DRAWS)
+        for _ in range(num_draws)
     ]
     return hyper.product([hyper.sweep("model.cell.name", VARIANTS), draws])

@@ -1,6 +1,7 @@
 """What this study runs; `experiments/study.py` runs it.
 
 Within a task all variants have the same number of parameters, recipe, steps and seeds; only what the name says differs.
+The groups that end in `_gpu` are the same comparison of larger models, with more data and five seeds.
 """
 
 from study import Run
@@ -12,44 +13,56 @@ CELLS = {
     "mogrifier": ("model.cell.name=mogrifier_lstm",),
     "stacked": ("model.num_layers=2",),
 }
-BIDIRECTIONAL = {"bidirectional": ("model.bidirectional=True",)}
+CELLS_AND_DIRECTIONS = CELLS | {"bidirectional": ("model.bidirectional=True",)}
+CLASSIFIERS = CELLS_AND_DIRECTIONS | {"attention": ("model.pooling=('attention',)",)}
+TRANSLATORS = CELLS | {
+    "bidirectional": ("model.bidirectional_layers=1",),
+    "attention": ("model.attention.name=general",),
+}
+# Attention over the sound is a model of its own, in one direction as the others are.
+LISTENER = {"attention": ("model.bidirectional=False",)}
 
 
-def runs(task: str, config: str, overrides: tuple[str, ...], variants: dict[str, tuple[str, ...]]) -> list[Run]:
-    """Returns a run for each variant of a task, of equal size."""
+def runs(
+    group: str, config: str, overrides: tuple[str, ...], variants: dict[str, tuple[str, ...]], num_seeds: int = 3
+) -> list[Run]:
+    """Returns a run for each variant, of equal size."""
     return [
-        Run(f"{task}-{name}", config, ("model.cell.hidden_size=None", *overrides, *own))
+        Run(f"{group}-{name}", config, ("model.cell.hidden_size=None", *overrides, *own), tuple(range(num_seeds)))
         for name, own in variants.items()
     ]
 
 
+TEXT = ("model.embedding_size=64", "model.num_params=350000")
+REVIEWS = ("model.embedding_size=64", "model.num_params=700000")
+PAIRS = ("model.embedding_size=128", "model.num_params=1500000", "training.num_steps=1500", "training.eval_every=500")
+SOUND = ("model.num_layers=1", "model.num_params=150000", "training.num_steps=800")
+SERIES = ("model.num_params=60000", "training.num_steps=600")
+
+TEXT_GPU = (
+    *("dataset.part=all", "model.embedding_size=128", "model.num_params=4000000", "training.num_steps=10000"),
+    "training.eval_every=1000",
+)
+REVIEWS_GPU = ("model.embedding_size=128", "model.num_params=6000000")
+PAIRS_GPU = ("model.embedding_size=256", "model.num_params=6000000")
+SOUND_GPU = ("model.num_layers=1", "model.reductions=()", "model.num_params=2000000")
+SERIES_GPU = ("model.num_params=500000",)
+
 GROUPS: dict[str, list[Run]] = {
-    "language": runs("language", "quickstart.py", ("model.embedding_size=64", "model.num_params=350000"), CELLS),
-    "sentiment": runs(
-        "sentiment",
-        "sentiment.py:forward,last",
-        ("model.embedding_size=64", "model.num_params=700000"),
-        CELLS | BIDIRECTIONAL | {"attention": ("model.pooling=('attention',)",)},
-    ),
-    "translation": runs(
-        "translation",
-        "translation.py:no_attention",
-        ("model.embedding_size=128", "model.num_params=1500000", "training.num_steps=1500", "training.eval_every=500"),
-        CELLS | {"bidirectional": ("model.bidirectional_layers=1",), "attention": ("model.attention.name=general",)},
-    ),
-    "speech": runs(
-        "speech",
-        "speech.py:forward",
-        ("model.num_layers=1", "model.num_params=150000", "training.num_steps=800"),
-        CELLS | BIDIRECTIONAL,
-    )
-    + runs(
-        "speech",
-        "speech.py:listen_attend_spell",
-        ("model.num_layers=1", "model.bidirectional=False", "model.num_params=150000", "training.num_steps=800"),
-        {"attention": ()},
-    ),
-    "forecasting": runs(
-        "forecasting", "forecasting.py:encoder_decoder", ("model.num_params=60000", "training.num_steps=600"), CELLS
-    ),
+    "language": runs("language", "quickstart.py", TEXT, CELLS),
+    "sentiment": runs("sentiment", "sentiment.py:forward,last", REVIEWS, CLASSIFIERS),
+    "translation": runs("translation", "translation.py:no_attention", PAIRS, TRANSLATORS),
+    "speech": [
+        *runs("speech", "speech.py:forward", SOUND, CELLS_AND_DIRECTIONS),
+        *runs("speech", "speech.py:listen_attend_spell", SOUND, LISTENER),
+    ],
+    "forecasting": runs("forecasting", "forecasting.py:encoder_decoder", SERIES, CELLS),
+    "language_gpu": runs("language_gpu", "quickstart.py", TEXT_GPU, CELLS, 5),
+    "sentiment_gpu": runs("sentiment_gpu", "sentiment.py:imdb,forward,last", REVIEWS_GPU, CLASSIFIERS, 5),
+    "translation_gpu": runs("translation_gpu", "translation.py:no_attention", PAIRS_GPU, TRANSLATORS, 5),
+    "speech_gpu": [
+        *runs("speech_gpu", "speech.py:czech,forward", SOUND_GPU, CELLS_AND_DIRECTIONS, 5),
+        *runs("speech_gpu", "speech.py:czech,listen_attend_spell", SOUND_GPU, LISTENER, 5),
+    ],
+    "forecasting_gpu": runs("forecasting_gpu", "forecasting.py:traffic,encoder_decoder", SERIES_GPU, CELLS, 5),
 }

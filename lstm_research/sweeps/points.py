@@ -57,11 +57,14 @@ def check_points(points: Any) -> tuple[Point, ...]:
     if not points:
         raise UserError("get_hyper returns no points; give at least one")
     found: list[Point] = []
+    seen: set[str] = set()
     for point in points:
         checked = {_key(key): plain_value(key, value) for key, value in point.items()}
-        if any(same(checked, other) for other in found):
+        known = repr(sorted(checked.items()))  # as `same` has it, whatever the order of the keys
+        if known in seen:
             text = ", ".join(f"{key}={value!r}" for key, value in checked.items())
             raise UserError(f"get_hyper returns a point twice: {text}; the two trials would be the same")
+        seen.add(known)
         found.append(checked)
     return tuple(found)
 

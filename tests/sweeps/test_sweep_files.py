@@ -47,6 +47,7 @@ as_in_production = pytest.mark.usefixtures("unchecked_shapes")
         ("hyper.product([hyper.sweep('a', [1]), hyper.sweep('a', [2])])", "line 2: a comes from two of the sweeps"),
         ("hyper.sweep('a', [object()])", "line 2: a: a config cannot hold object"),
         ("hyper.sweep('a', [1, 2, 1])", "returns a point twice: a=1"),
+        ("[{'a': 1, 'b': 2}, {'b': 2, 'a': 1}]", "returns a point twice: b=2, a=1"),
         ("hyper.sweep(3, [1])", "line 2: a config key is a text"),
         ("[]", "returns no points"),
         ("3", "must return a list of dicts by config key, got int"),
