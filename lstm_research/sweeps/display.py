@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lstm_research.sweeps.definition import SweepDefinition
 from lstm_research.sweeps.results import Sweep, read_sweep
-from lstm_research.sweeps.trial import FINISHED, Trial, describe, show
+from lstm_research.sweeps.trial import FAILED, FINISHED, Trial, describe, show
 
 _SECONDS_BETWEEN_LINES = 60.0
 
@@ -66,6 +66,8 @@ class Display:
             text += f": {self._sweep.metric} {show(trial.value)} at step {trial.best_step}"
         if trial.reason:
             text += f": {trial.reason}"
+        if trial.state == FAILED:
+            text += f" (see {trial.log})"
         if trial.state == FINISHED and trial.value is not None:
             best = self._best
             if best is None or best.value is None or self._sweep.better(trial.value, best.value):

@@ -48,14 +48,14 @@ class Driver:
         self._poll_seconds = poll_seconds
         self._waiting: list[Trial] = []
         self._running: dict[int, tuple[Trial, Job]] = {}
-        # Trials whose command was refused while no other got anywhere: all of them may have the same mistake.
+        # Trials that failed before a step while no other got anywhere: all of them may have the same mistake.
         self._refused: list[Trial] = []
 
     def run(self) -> int:
         """Runs until every trial has ended, or a signal comes. Returns the exit code.
 
         Raises:
-          UserError: the first trials are all refused for the same reason, as all others would be.
+          UserError: the first trials all fail before their first step for the same reason, as all others would.
         """
         with StopSignals() as signals, Display(self._sweep) as display:
             self._display = display
@@ -132,11 +132,13 @@ class Driver:
         if end is None:
             trial.restarts = trial.restarts + 1 if trial.step <= trial.restarted_from else 0
             if trial.restarts > self._max_restarts:
-                end = FAILED, f"it died {trial.restarts} times without getting any further; see trial.log"
+                times = f"{trial.restarts} times" if trial.restarts > 1 else "once"
+                end = FAILED, f"it died {times} without getting any further"
         if end is None:
             self._put_back(trial)
-            self._display.say(f"trial {trial.number} died at step {trial.step}; it goes on from its checkpoint")
-        elif code == 2 and end[0] == FAILED and self._study.num_told == 0:
+            why = f" ({trial.last_words()})" if code in (1, 2) else ""
+            self._display.say(f"trial {trial.number} died at step {trial.step}{why}; it goes on from its checkpoint")
+        elif end[0] == FAILED and trial.step == 0 and self._study.num_told == 0:
             self._refuse(trial, end[1])
         else:
             self._give_up_refused()
@@ -149,9 +151,10 @@ class Driver:
             self._give_up_refused()
         elif len(self._refused) >= min(self._launcher.slots, self._sweep.num_trials):
             for other in self._refused:  # they have not had their chance: what is wrong may be put right
+                other.restarts = 0
                 self._put_back(other)
             self._stop_all()
-            raise UserError(f"the first trials are all refused: {reason} (see {trial.log})")
+            raise UserError(f"the first trials all fail before their first step: {reason} (see {trial.log})")
 
     def _give_up_refused(self) -> None:
         refused, self._refused = self._refused, []

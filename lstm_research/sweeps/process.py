@@ -7,6 +7,7 @@ whatever happened to the parent: no number is written too late, and none is mist
 import contextlib
 import fcntl
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lstm_research.sweeps.launcher import Job
-from lstm_research.sweeps.trial import Trial
+from lstm_research.sweeps.trial import START_MARK, Trial
 
 UNKNOWN = None
 """Exit code of a process that is not a child of this one."""
@@ -47,7 +48,7 @@ class TrialProcess(Job):
         cwd: Path | None = None,
         wait_seconds: float = 0.0,
     ) -> "TrialProcess | None":
-        """Starts a command in a session of its own; its output goes to the trial's log.
+        """Starts a command in a session of its own; it and its output go to the trial's log.
 
         Args:
           trial: whose command it is.
@@ -71,6 +72,8 @@ class TrialProcess(Job):
             identity = _identity(trial.workdir)
             identity.unlink(missing_ok=True)
             with open(trial.log, "ab") as log:
+                log.write(f"{START_MARK}{shlex.join(command)}\n".encode())
+                log.flush()
                 child = subprocess.Popen(
                     ["/bin/sh", "-c", _START, socket.gethostname(), str(identity.absolute()), *command],
                     stdin=subprocess.DEVNULL,

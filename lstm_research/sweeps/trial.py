@@ -17,6 +17,10 @@ FINISHED, PRUNED, DIVERGED, FAILED = "finished", "pruned", "diverged", "failed"
 ENDS = (FINISHED, PRUNED, DIVERGED, FAILED)
 """States of a trial that is over."""
 
+START_MARK = "$ "
+"""Begins the line of `trial.log` that says what was started."""
+
+_TRACEBACK = "Traceback (most recent call last):"
 _NOT_METRICS = ("step", "split", "seconds")
 
 
@@ -125,6 +129,9 @@ class Trial:
     def how_it_ended(self, code: int | None) -> tuple[str, str] | None:
         """Says what to make of the end of its process.
 
+        A fault may be the machine's: it ends the trial only if it came before the run had got further than at its
+        newest start, as one of the trial's own does the second time.
+
         Args:
           code: exit code, below 0 for a signal; None if nobody knows it.
 
@@ -136,20 +143,27 @@ class Trial:
             return FINISHED, ""
         if self.state == PRUNING:
             return PRUNED, ""
-        if code is None:
-            return {"diverged": (DIVERGED, self.last_words()), "failed": (FAILED, self.last_words())}.get(str(state))
-        if code == 1 and state == "diverged":
+        if state == "diverged" and code in (1, None):
             return DIVERGED, self.last_words()
-        if code in (1, 2):
-            return FAILED, self.last_words()
         if code == 0:
             return FAILED, "its command ended without having finished the run"
+        has_fault = code in (1, 2) or (code is None and state == "failed")
+        if has_fault and self.step <= self.restarted_from:
+            return FAILED, self.last_words()
         return None
 
     def last_words(self) -> str:
-        """Returns the last line of its log, without what names this program or this trial."""
+        """Returns why its newest start ended: the exception, or the last line of the log.
+
+        Without what names this program or this trial.
+        """
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
         lines = [line for line in text.splitlines() if line.strip()]
+        starts = [i for i, line in enumerate(lines) if line.startswith(START_MARK)]
+        lines = lines[starts[-1] + 1 :] if starts else lines
+        tracebacks = [i for i, line in enumerate(lines) if line == _TRACEBACK]
+        if tracebacks:  # after the exception may come more lines of its message, and notes of JAX
+            lines = [line for line in lines[tracebacks[-1] + 1 :] if not line.startswith(" ")][:1] or lines
         words = lines[-1].removeprefix("lstm-research: error: ") if lines else "it said nothing"
         return words.replace(str(self.workdir), "its workdir")
 

@@ -39,6 +39,8 @@ def main() -> int:
     if mode == "refuse":
         print("lstm-research: error: no such data", file=sys.stderr)
         return 2
+    if mode == "break":
+        raise ImportError("no jaxlib")
     if mode == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     signal.signal(signal.SIGTERM, lambda *_: requested.append(True))
@@ -69,10 +71,12 @@ def main() -> int:
             status("diverged")
             print("diverged at step 3: loss is nan")
             return 1
-        if mode == "crash" and state["step"] == 3:
+        if mode in ("crash", "crash once") and state["step"] == 3:
             status("failed")
-            print("RuntimeError: out of memory")
-            return 1
+            if mode == "crash" or len((workdir / "starts.txt").read_text().splitlines()) == 1:
+                error = RuntimeError("out of memory\non device 0")
+                error.add_note("--------------------\nFor simplicity, JAX has removed its internal frames.")
+                raise error
         value = x + 1 / state["step"]
         append(metrics, json.dumps({"step": state["step"], "split": "valid", "seconds": 0.1, "loss": value}))
         if state["best"] is None or value < state["best"]["value"]:
