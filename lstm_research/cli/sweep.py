@@ -85,6 +85,7 @@ def main(argv: list[str]) -> int:
 
     from lstm_research.sweeps.definition import define_sweep
     from lstm_research.sweeps.engines import make_engine
+    from lstm_research.sweeps.local import cores
     from lstm_research.sweeps.sweep_file import read_sweep_file
 
     engine = make_engine(FLAGS.engine, {name: FLAGS[name].value for name in _ENGINE_FLAGS})
@@ -92,9 +93,7 @@ def main(argv: list[str]) -> int:
         jax.config.update("jax_platforms", "cpu")
     elif "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         # Trials are divided among devices, of which a CPU has but one for all its cores.
-        jax.config.update(
-            "jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        )
+        jax.config.update("jax_num_cpu_devices", cores())
     definition = define_sweep(
         read_sweep_file(Path(FLAGS.sweep)),
         parse_config,

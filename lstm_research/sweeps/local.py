@@ -70,7 +70,7 @@ class ProcessLauncher(Launcher):
     def adopt(self, trial: Trial) -> TrialProcess | None:
         """Returns the process of a trial, if it lives; it keeps the place that it was started in."""
         process = TrialProcess.adopt(trial)
-        if process is not None and trial.job is not None:
+        if process is not None and trial.job is not None and trial.job.isdecimal():
             self._places[int(trial.job) % self.slots] = process
         return process
 
@@ -113,18 +113,26 @@ def worker_environments(
         shared = {} if workers <= len(slices) else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     else:
         found = [{} for _ in range(workers)]
-        threads = str(max(1, (os.cpu_count() or 1) // workers))
+        threads = str(max(1, cores() // workers))
         shared = {"NPROC": threads, "OMP_NUM_THREADS": threads} if workers > 1 else {}
     mine = {key: value for key, value in shared.items() if key not in environment}
     return [{**own, **mine} for own in found]
 
 
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def gpus() -> list[str]:
     """Returns the GPUs that this process may use, without touching them: `CUDA_VISIBLE_DEVICES`, or all there are."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
+        return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip() and name.strip() != "-1"]
-    if "cuda" not in os.environ.get("JAX_PLATFORMS", "cuda") or shutil.which("nvidia-smi") is None:
+    if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
     return [str(i) for i, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]

@@ -127,7 +127,9 @@ class SlurmLauncher(Launcher):
         """Returns the job of a trial by its number; whether it still runs is seen as with any other."""
         if trial.job is None:
             return None
-        return _SlurmJob(trial, self._executor.job_class(self._sweep.folder / "slurm", trial.job))
+        job = self._executor.job_class(self._sweep.folder / "slurm", trial.job)
+        # What another engine has called its process, no job of SLURM was submitted for.
+        return _SlurmJob(trial, job) if job.paths.submitted_pickle.exists() else None
 
 
 class SlurmTrial:

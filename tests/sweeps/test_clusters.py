@@ -94,6 +94,17 @@ def test_a_pruned_job_is_told_by_a_file(tmp_path: Path) -> None:
     assert [trial.state for trial in read_sweep(tmp_path / "sweep").trials] == ["finished", "pruned"]
 
 
+@pytest.mark.usefixtures("slurm")
+def test_what_another_engine_called_its_process_is_no_job(tmp_path: Path) -> None:
+    sweep = fake_sweep(tmp_path / "sweep")
+    with Study(sweep) as study:
+        trial = study.ask()
+    assert trial is not None
+    trial.job = "0"  # a place of the engine local
+    launcher = SlurmLauncher(sweep, SlurmEngine()._executor(sweep), 1)
+    assert launcher.adopt(trial) is None
+
+
 def test_a_command_ends_with_its_parent(tmp_path: Path) -> None:
     parent = (
         "import subprocess, sys; child = subprocess.Popen([sys.executable, '-m', "

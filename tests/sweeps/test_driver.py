@@ -20,7 +20,7 @@ from drive import count, drive, fake_sweep
 from lstm_research.common.errors import UserError
 from lstm_research.sweeps import driver, study
 from lstm_research.sweeps.definition import SweepDefinition
-from lstm_research.sweeps.local import ProcessLauncher, worker_environments
+from lstm_research.sweeps.local import ProcessLauncher, gpus, worker_environments
 from lstm_research.sweeps.process import TrialProcess, is_alive
 from lstm_research.sweeps.results import read_sweep
 from lstm_research.sweeps.study import Study
@@ -356,7 +356,7 @@ def test_a_torn_journal_and_a_left_lock_are_repaired(tmp_path: Path) -> None:
     assert [trial.state.name for trial in told(tmp_path / "sweep")] == ["COMPLETE"] * 3
 
 
-def test_workers_share_gpus_or_cores() -> None:
+def test_workers_share_gpus_or_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     def environments(workers: int, per_trial: int | None, devices: list[str], **own: str) -> list[dict[str, str]]:
         return worker_environments(workers, per_trial, devices, own)
 
@@ -367,11 +367,24 @@ def test_workers_share_gpus_or_cores() -> None:
     shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     assert environments(2, None, ["5"]) == [{"CUDA_VISIBLE_DEVICES": "5", **shared}] * 2
     assert environments(1, None, []) == [{}]
-    cores = str(max(1, (os.cpu_count() or 1) // 3))
-    assert environments(3, None, []) == [{"NPROC": cores, "OMP_NUM_THREADS": cores}] * 3
-    assert environments(3, None, [], NPROC="7") == [{"OMP_NUM_THREADS": cores}] * 3
+    monkeypatch.setattr("lstm_research.sweeps.local.cores", lambda: 7)
+    assert environments(3, None, []) == [{"NPROC": "2", "OMP_NUM_THREADS": "2"}] * 3
+    assert environments(3, None, [], NPROC="7") == [{"OMP_NUM_THREADS": "2"}] * 3
     with pytest.raises(UserError, match="--devices_per_trial=2: there are 1 GPUs here"):
         environments(1, 2, ["0"])
+
+
+@pytest.mark.parametrize(
+    ("platforms", "found"), [(None, ["2", "3"]), ("", ["2", "3"]), ("gpu,cpu", ["2", "3"]), ("cpu", [])]
+)
+def test_gpus_are_those_that_jax_will_use(
+    platforms: str | None, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 3")
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    if platforms is not None:
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    assert gpus() == found
 
 
 def test_a_worker_keeps_its_place_when_it_is_found_again(tmp_path: Path) -> None:
