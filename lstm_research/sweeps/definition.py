@@ -104,21 +104,24 @@ class SweepDefinition:
         A larger number of trials goes on with the same sweep.
 
         Raises:
-          UserError: the folder holds another sweep, or files of something else.
+          UserError: see `check_folder`.
         """
-        path = self.folder / "sweep.json"
-        if path.exists():
-            self._check_same(SweepDefinition.read(self.folder))
-        elif self.folder.exists() and (not self.folder.is_dir() or (self.folder / "config.json").exists()):
-            raise UserError(f"--workdir: {self.folder} is not the folder of a sweep; give a new one")
+        self.check_folder()
         content = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name not in ("configure", "folder", "program", "space")
         }
         content["space"] = None if self.space is None else [parameter.to_json() for parameter in self.space]
-        write_atomically(path, json.dumps(content, indent=2, default=dict) + "\n")
+        write_atomically(self.folder / "sweep.json", json.dumps(content, indent=2, default=dict) + "\n")
         return self
+
+    def check_folder(self) -> None:
+        """Raises a `UserError` if the folder holds another sweep, or is that of a run, or no folder."""
+        if self.is_in(self.folder):
+            self._check_same(SweepDefinition.read(self.folder))
+        elif self.folder.exists() and (not self.folder.is_dir() or (self.folder / "config.json").exists()):
+            raise UserError(f"--workdir: {self.folder} is not the folder of a sweep; give a new one")
 
     def _check_same(self, old: "SweepDefinition") -> None:
         changed = config_differences(old.config, self.config)

@@ -146,8 +146,7 @@ def show_results(sweep: Sweep, console: Console | None = None) -> None:
     over = sum(trial.is_over for trial in sweep.trials)
     console.print(Text(f"{over} of {definition.num_trials} trials over; all of them in {definition.folder}/sweep.csv"))
     if sweep.best is not None:
-        command = (definition.folder / "best" / "command.txt").read_text().strip()
-        console.print(Text(f"the best, trial {sweep.best.number}: {command}"))
+        console.print(Text(f"the best, trial {sweep.best.number}: {sweep.best_command}"))
 
 
 def _table(*columns: str) -> Table:

@@ -73,7 +73,6 @@ def sweep_page(folder: Path) -> str:
     shares = importances(pairs)
     importance = [(bar_chart(shares, xlabel="share of the variance"), "")] if shares else []
     curves = [(curves_chart([trial.curve for trial in trials], metric=metric, log=log), "")] if trials else []
-    command = folder / "best" / "command.txt"
     parts = [
         section("Trials", _states(sweep), _table(trials, keys, metric)),
         section("Parallel coordinates", charts(coordinates if varied else [], wide=True), note=_COORDINATES),
@@ -81,7 +80,7 @@ def sweep_page(folder: Path) -> str:
         section("Slices", charts(slices)),
         section("Learning curves", charts(curves), note="Validations of all of them; the best one in colour."),
         section("Seeds", *_seeds(trials, metric, higher_is_better), note=_SEEDS),
-        section("The best one again", preformatted(command.read_text()) if command.exists() else ""),
+        section("The best one again", preformatted(sweep.best_command) if sweep.best_command else ""),
     ]
     return page(f"{folder.resolve().name}: sweep of {sweep.definition.recipe}", "".join(parts))
 

@@ -35,6 +35,14 @@ class Sweep:
         finished = [(sign * t.value, t.number, t) for t in self.trials if t.state == FINISHED and t.value is not None]
         return min(finished)[2] if finished else None
 
+    @property
+    def best_command(self) -> str | None:
+        """The command line that trains the best trial again, in a folder of its own; None before the first."""
+        if self.best is None:
+            return None
+        command = self.definition.train_command(self.best.overrides, self.definition.folder / "best" / "run")
+        return shlex.join(["python", *command[1:]])
+
 
 def read_sweep(folder: Path) -> Sweep:
     """Returns the sweep that a folder holds, whichever engine runs or ran it.
@@ -53,11 +61,10 @@ def write_results(definition: SweepDefinition) -> None:
     if best is None:
         return
     config = read_workdir(best.workdir)[1].to_dict()
-    command = definition.train_command(best.overrides, definition.folder / "best" / "run")
     folder = definition.folder / "best"
     _replace(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     _replace(folder / "config.py", _recipe(definition, best, config))
-    _replace(folder / "command.txt", shlex.join(["python", *command[1:]]) + "\n")
+    _replace(folder / "command.txt", f"{sweep.best_command}\n")
 
 
 def _replace(path: Path, text: str) -> None:

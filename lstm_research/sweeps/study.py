@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lstm_research.common.errors import UserError
 from lstm_research.sweeps.definition import SweepDefinition
 from lstm_research.sweeps.points import Point
-from lstm_research.sweeps.results import write_results
+from lstm_research.sweeps.results import read_sweep, write_results
 from lstm_research.sweeps.space import Parameter, choose, storable
 from lstm_research.sweeps.trial import DIVERGED, FINISHED, PRUNED, Trial
 
@@ -49,12 +49,14 @@ class Study:
     def __init__(self, sweep: SweepDefinition, storage: str | None = None):
         self._sweep = sweep
         self._url = storage
-        self._locks: dict[int, filelock.BaseFileLock] = {}
+        # Of the trials that this process cares for; None where the lock of the folder says so for all.
+        self._locks: dict[int, filelock.BaseFileLock | None] = {}
         self._sizes: dict[int, int] = {}  # of the metrics that were read, by trial
 
     def __enter__(self) -> "Study":
         with contextlib.ExitStack() as stack:
             sweep = self._sweep
+            sweep.check_folder()
             sweep.folder.mkdir(parents=True, exist_ok=True)
             if self._url is None:
                 stack.callback(_lock(sweep.folder / ".driver.lock", self._driven_elsewhere()).release)
@@ -72,15 +74,15 @@ class Study:
                     pruner=_make_pruner(sweep),
                     load_if_exists=True,
                 )
+            self._check_storage()
             write_results(sweep)
             self._asking.release()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for lock in self._locks.values():
-            lock.release()
-        self._locks.clear()
+        for number in list(self._locks):
+            self._release(number)
         self._stack.close()
 
     def unfinished(self) -> list[Trial]:
@@ -142,9 +144,7 @@ class Study:
             self._study.tell(trial.number, trial.value)
         else:
             self._study.tell(trial.number, state=TrialState.FAIL)
-        lock = self._locks.pop(trial.number, None)
-        if lock is not None:
-            lock.release()
+        self._release(trial.number)
         write_results(self._sweep)
 
     @property
@@ -173,6 +173,9 @@ class Study:
 
     def _claim(self, number: int) -> bool:
         """Takes the lock that says who cares for a trial; the system drops it when that process ends."""
+        if self._url is None:
+            self._locks[number] = None
+            return True
         folder = self._sweep.trial_folder(number)
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".driver.lock", thread_local=False)
@@ -182,6 +185,11 @@ class Study:
             return False
         self._locks[number] = lock
         return True
+
+    def _release(self, number: int) -> None:
+        lock = self._locks.pop(number, None)
+        if lock is not None:
+            lock.release()
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[trial.number]
@@ -201,6 +209,18 @@ class Study:
             raise UserError(
                 f"--storage={self._url}: {text}; give a URL like sqlite:///FILE or postgresql://…"
             ) from error
+
+    def _check_storage(self) -> None:
+        """Raises a `UserError` if the storage is not the one that the sweep began with: that knows every trial."""
+        known = len(self._study.get_trials(deepcopy=False))
+        found = len(read_sweep(self._sweep.folder).trials)
+        if known < found:
+            where = "journal.log" if self._url is None else f"--storage={self._url}"
+            raise UserError(
+                f"{where} knows {known} of the {found} trials in {self._sweep.folder}: the sweep began with another "
+                "--storage (or none), or its folder was moved, which a database knows by its path; put that back, or "
+                "give a new --workdir"
+            )
 
     def _driven_elsewhere(self) -> str:
         return (

@@ -1,13 +1,17 @@
 """Asking and telling without any process, as an engine that trains many trials at once does."""
 
+import io
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 from drive import fake_sweep
+from rich.console import Console
 
 from lstm_research.common.errors import UserError
+from lstm_research.sweeps.display import show_results
 from lstm_research.sweeps.results import read_sweep
 from lstm_research.sweeps.space import Parameter
 from lstm_research.sweeps.study import Study
@@ -129,6 +133,46 @@ def test_a_larger_budget_goes_on_and_another_sweep_is_refused(tmp_path: Path) ->
     for message, options in others.items():
         with pytest.raises(UserError, match=f"holds another sweep .*{message}"), Study(fake_sweep(folder, **options)):
             pass
+
+
+def test_more_trials_are_asked_for_than_a_process_may_open_files(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = len(list(Path("/proc/self/fd").iterdir())) + 40
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        with Study(fake_sweep(tmp_path / "sweep", num_trials=50)) as study:
+            assert len(list(iter(study.ask, None))) == 50
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="run is not the folder of a sweep"), Study(fake_sweep(tmp_path / "run")):
+        pass
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+def test_another_storage_than_the_first_is_refused(tmp_path: Path) -> None:
+    sweep, url = fake_sweep(tmp_path / "sweep"), f"sqlite:///{tmp_path / 'study.db'}"
+    with Study(sweep) as study:
+        study.ask()
+    with pytest.raises(UserError, match=r"--storage=sqlite.* knows 0 of the 1 trials"), Study(sweep, url):
+        pass
+
+
+def test_the_best_is_named_before_its_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Study(fake_sweep(tmp_path / "sweep", num_trials=1)) as study:
+        trial = study.ask()
+        assert trial is not None
+        train(trial, 1.0)
+        trial.end(FINISHED)
+        monkeypatch.setattr("lstm_research.sweeps.study.write_results", lambda sweep: None)  # killed before that
+        study.tell(trial)
+    out = io.StringIO()
+    show_results(read_sweep(tmp_path / "sweep"), Console(file=out, width=1000))
+    assert "the best, trial 0: python" in out.getvalue()
 
 
 def test_a_trial_without_an_end_cannot_be_told(tmp_path: Path) -> None:
