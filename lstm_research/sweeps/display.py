@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lstm_research.sweeps.definition import SweepDefinition
 from lstm_research.sweeps.results import Sweep, read_sweep
-from lstm_research.sweeps.trial import FAILED, FINISHED, Trial, describe, show
+from lstm_research.sweeps.trial import FAILED, FINISHED, Trial, describe, short_names, show
 
 _SECONDS_BETWEEN_LINES = 60.0
 
@@ -133,7 +133,7 @@ def show_results(sweep: Sweep, console: Console | None = None) -> None:
     console = console or _console()
     definition = sweep.definition
     sign = -1 if definition.direction == "maximize" else 1
-    table = _table("trial", "state", definition.metric, "step", "seconds", *_short_names(definition.keys), "")
+    table = _table("trial", "state", definition.metric, "step", "seconds", *short_names(definition.keys), "")
     ranked = sorted(
         sweep.trials, key=lambda t: (t.state != FINISHED, t.value is None, sign * (t.value or 0.0), t.number)
     )
@@ -154,12 +154,6 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
-
-
-def _short_names(keys: Sequence[str]) -> list[str]:
-    """Returns the last parts of keys, and a whole key where others end like it."""
-    ends = [key.rpartition(".")[2] for key in keys]
-    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
 
 
 def _console() -> Console:

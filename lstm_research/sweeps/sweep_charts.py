@@ -58,7 +58,7 @@ def parallel_chart(
     """Returns parallel coordinates: a line a trial, an axis a key, and the metric as the last axis and as colour.
 
     Inselberg, "The plane with parallel coordinates", 1985. Good trials are drawn last and dark. A trial without a key
-    has a gap there.
+    goes below its axis.
 
     Args:
       trials: what each set, by key, and its value.
@@ -68,6 +68,7 @@ def parallel_chart(
     """
     scales = [Scale([overrides[key] for overrides, _ in trials if key in overrides]) for key in keys]
     scales.append(Scale([value for _, value in trials]))
+    with_absent = [any(key not in overrides for overrides, _ in trials) for key in keys] + [False]
     rank = _ranks([value for _, value in trials], higher_is_better)
     colors = colormaps["viridis"]
 
@@ -77,16 +78,16 @@ def parallel_chart(
         for index in np.argsort(-rank, kind="stable"):  # the best on top
             overrides, value = trials[index]
             row = [*(overrides.get(key, _ABSENT) for key in keys), value]
-            y = [math.nan if each is _ABSENT else scale.fraction(each) for each, scale in zip(row, scales, strict=True)]
+            y = [_BELOW if each is _ABSENT else scale.fraction(each) for each, scale in zip(row, scales, strict=True)]
             axes.plot(range(len(scales)), y, color=colors(0.9 * rank[index]), linewidth=1.1, alpha=0.8)
         for x, scale in enumerate(scales):
             axes.axvline(x, color="#808080", linewidth=0.8)
-            for height, text in scale.ticks():
+            for height, text in [*scale.ticks(), *([(_BELOW, "not set")] if with_absent[x] else [])]:
                 axes.text(x + 0.03, height, text, fontsize=8, va="bottom")
         axes.set_xticks(range(len(scales)), [_break(key) for key in [*keys, metric]], fontsize=8)
         axes.set_yticks([])
         axes.set_xlim(-0.1, len(scales) - 0.6)
-        axes.set_ylim(-0.05, 1.1)
+        axes.set_ylim((_BELOW if any(with_absent) else 0.0) - 0.05, 1.1)
         axes.spines[:].set_visible(False)
         return figure
 
@@ -107,7 +108,7 @@ def slice_chart(points: Sequence[tuple[Any, float]], *, key: str, metric: str, l
     def draw(axes: Axes) -> None:
         x = np.array([scale.place(value) for value, _ in points])
         if not scale.is_number:  # so that points of one place do not hide each other
-            x = x + np.linspace(-0.15, 0.15, len(x))
+            x = x + 0.3 * (np.arange(len(x)) * 0.618034 % 1 - 0.5)  # no trend, though points come in an order
             names = [_short(value) for value in scale.values]
             axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 5 else 0)
         axes.scatter(x, [value for _, value in points], s=14, alpha=0.7, color=COLORS[0], linewidths=0)
@@ -120,14 +121,19 @@ def slice_chart(points: Sequence[tuple[Any, float]], *, key: str, metric: str, l
     return _figure(draw, f"{metric} over {key}")
 
 
-def curves_chart(curves: Sequence[Mapping[int, float]], *, metric: str, log: bool) -> str:
-    """Returns curves over the steps, the first of them in colour."""
+def curves_chart(
+    finished: Sequence[Mapping[int, float]], others: Sequence[Mapping[int, float]], *, metric: str, log: bool
+) -> str:
+    """Returns curves over the steps: those of finished trials, the first in colour, and dotted those of others."""
 
     def draw(axes: Axes) -> None:
-        for index, curve in reversed(list(enumerate(curves))):
-            color, width, alpha = ("#808080", 0.8, 0.5) if index else (COLORS[1], 2.0, 1.0)
-            marker = "o" if len(curve) == 1 else None
-            axes.plot(list(curve), list(curve.values()), color=color, linewidth=width, alpha=alpha, marker=marker)
+        styles = [(curve, ":", "#808080", 1.0, 0.7) for curve in others]
+        styles += [(curve, "-", "#808080", 0.8, 0.5) for curve in reversed(finished[1:])]
+        styles += [(curve, "-", COLORS[1], 2.0, 1.0) for curve in finished[:1]]
+        for curve, style, color, width, alpha in styles:
+            x, y = list(curve), list(curve.values())
+            marker = "." if len(curve) == 1 else None
+            axes.plot(x, y, style, color=color, linewidth=width, alpha=alpha, marker=marker)
         axes.locator_params(axis="x", integer=True)
         _value_axis(axes, metric, log)
         axes.set_xlabel("step")
@@ -167,6 +173,8 @@ def interval_chart(groups: Sequence[tuple[str, Sequence[float], tuple[float, flo
 
 
 _ABSENT = object()
+_BELOW = -0.15
+"""Where a trial without the key of an axis crosses it."""
 
 
 def _figure(draw: Any, alternative: str, *, height: float = 2.8, width: float = 4.4) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,12 @@ class Trial:
 def describe(overrides: Mapping[str, Any]) -> str:
     """Returns overrides as they are shown: `key=value key=value`."""
     return " ".join(f"{key}={show(value)}" for key, value in overrides.items())
+
+
+def short_names(keys: Sequence[str]) -> list[str]:
+    """Returns the last parts of keys, and a whole key where others end like it."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
 
 
 def show(value: Any) -> str:

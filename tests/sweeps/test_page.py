@@ -63,14 +63,29 @@ def make_sweep(folder: Path, num_trials: int = 24, **changes: Any) -> Path:
 
 def test_page(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "rates")
-    failed = Trial(24, {RATE: 1.0, NAME: "lstm", "seed": 0}, folder / "trials/0024", "failed", reason="<it> broke")
-    failed.write()
+    first = Trial.read(folder / "trials" / "0000")
+    other_seed = {**first.overrides, "seed": 2}
+    Trial(24, other_seed, folder / "trials/0024", "failed", reason="<it> broke").write()
     text = sweep_page(folder)
     page = check_page(text)
-    wanted = ["Trials", "Parallel coordinates", "Importance", "Slices", "Learning curves", "Seeds"]
+    wanted = [
+        "Trials",
+        "Parallel coordinates",
+        "Importance",
+        "Slices",
+        "Learning curves",
+        "Seeds",
+        "The best one again",
+    ]
     assert page.headings == wanted
     assert "24 finished, 1 failed" in text
     assert "&lt;it&gt; broke" in text
+    assert {f"loss over {key}" in text for key in (RATE, NAME, BIAS)} == {True}
+    assert "loss over seed" not in text  # a repetition, and no choice
+    seeds = text[text.index("<h2>Seeds") :]
+    assert seeds.count("<td>2</td><td>0</td>") == 11
+    assert seeds.count("<td>2</td><td>1</td>") == 1  # the seed that did not finish is not left out
+    assert "not set" in text  # the forget bias of other cells
     best = min((Trial.read(path) for path in (folder / "trials").iterdir()), key=lambda trial: trial.value or np.inf)
     assert f"<td>{best.number}</td><td>{best.value:.5g}</td>" in text
     look_at(text, tmp_path)
@@ -79,7 +94,7 @@ def test_page(tmp_path: Path) -> None:
 def test_pages_of_little(tmp_path: Path) -> None:
     assert check_page(sweep_page(make_sweep(tmp_path / "none", 0))).headings == ["Trials"]
     page = check_page(sweep_page(make_sweep(tmp_path / "one", 1)))
-    assert page.headings == ["Trials", "Learning curves"]  # nothing varies yet
+    assert page.headings == ["Trials", "Learning curves", "The best one again"]  # nothing varies yet
     with pytest.raises(UserError, match="holds no sweep"):
         sweep_page(tmp_path)
 
