@@ -41,6 +41,11 @@ def main(argv: list[str]) -> None:
     if len(paths) == 1 and SweepDefinition.is_in(paths[0]):
         text = sweep_page(paths[0])
     else:
+        for path in paths if len(paths) > 1 else ():
+            if SweepDefinition.is_in(path):
+                raise UserError(
+                    f"--workdir: {path} is a sweep, which has a page of its own; compare runs of it, {path}/trials/0000"
+                )
         text = run_report(paths[0]) if len(paths) == 1 else comparison_report(paths)
     write_atomically(output, text)
     print(f"wrote {output}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -143,12 +144,16 @@ def _seeds(sweep: Sweep) -> list[str]:
     """The groups of trials that are alike but for their seed, the best mean first; nothing if there is none."""
     metric = sweep.definition.metric
     names = dict(zip(sweep.definition.keys, short_names(sweep.definition.keys), strict=True))
-    groups: dict[str, list[Trial]] = {}
+    groups: dict[str, dict[Any, Trial]] = {}
     for trial in sweep.trials:
         others = {key: value for key, value in trial.overrides.items() if key != _SEED}
-        groups.setdefault(repr(sorted(others.items())), []).append(trial)
+        seeds = groups.setdefault(repr(sorted(others.items())), {})
+        seed = trial.overrides.get(_SEED, sweep.definition.config.get(_SEED))
+        # A sampler may draw the same trial twice, which is no further draw from the normal distribution.
+        if seed not in seeds or seeds[seed].state != FINISHED:
+            seeds[seed] = trial
     repeated = []
-    for trials in groups.values():
+    for trials in (list(seeds.values()) for seeds in groups.values()):
         values = [_value(trial) for trial in trials if trial.state == FINISHED and trial.value is not None]
         if len(values) > 1:
             others = {key: value for key, value in trials[0].overrides.items() if key != _SEED}

@@ -21,7 +21,7 @@ class Scale:
 
     Attributes:
       values: what the key was set to, each once, in the order of the axis.
-      is_number: whether they are numbers, more than two.
+      is_number: whether they are finite numbers, more than two.
       log: whether the axis is logarithmic.
     """
 
@@ -201,7 +201,7 @@ def _ranks(values: Sequence[float], higher_is_better: bool) -> np.ndarray:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _short(value: Any) -> str:

@@ -29,6 +29,11 @@ def test_refuses(refused: Callable[..., str], trained: Path, project: Path) -> N
     assert "twice" in refused("report", both[0], both[0], "--output=x.html")
     assert "only flags, got runs" in refused("report", "runs")
     assert "no workdir at nowhere" in refused("report", "--workdir=nowhere")
+    (project / "sweep").mkdir()
+    (project / "sweep" / "sweep.json").touch()
+    assert "sweep is a sweep, which has a page of its own" in refused(
+        "report", both[0], "--workdir=sweep", "--output=x"
+    )
     # Before anything is computed.
     assert "--output: runs is a folder; give the name of a file" in refused("report", both[0], "--output=runs")
     assert "cannot be written, since" in refused("report", both[0], "--output=recipe.py/x.html")

@@ -91,6 +91,13 @@ def test_page(tmp_path: Path) -> None:
     look_at(text, tmp_path)
 
 
+def test_a_trial_that_was_drawn_twice_is_no_other_seed(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "twice", 1)
+    first = Trial.read(folder / "trials" / "0000")
+    dataclasses.replace(first, number=1, workdir=folder / "trials" / "0001").write()
+    assert "<h2>Seeds" not in sweep_page(folder)
+
+
 def test_pages_of_little(tmp_path: Path) -> None:
     assert check_page(sweep_page(make_sweep(tmp_path / "none", 0))).headings == ["Trials"]
     page = check_page(sweep_page(make_sweep(tmp_path / "one", 1)))
@@ -128,6 +135,7 @@ def test_scales_have_the_ends_of_their_values() -> None:
     assert [logarithmic.fraction(value) for value in (1e-4, 1e-3, 1e-2)] == pytest.approx([0, 0.5, 1])
     assert [text for _, text in logarithmic.ticks()] == ["0.0001", "0.001", "0.01"]
     assert not Scale([0.0, 0.5, 1.0]).log
+    assert not Scale([0.25, 1.0, 5.0, float("inf")]).is_number  # as a norm that clips nothing
     names = Scale(["gru", None, True, 1])
     assert not names.is_number
     assert len({names.place(value) for value in ("gru", None, True, 1)}) == 4
