@@ -55,7 +55,7 @@ class Display:
 
     def started(self, trial: Trial) -> None:
         """Says that a trial is started, at first or again."""
-        again = f" again, from step {trial.restarted_from}" if trial.restarted_from else ""
+        again = f" again, having been at step {trial.restarted_from}" if trial.restarted_from else ""
         self.say(f"trial {trial.number} starts{again}: {describe(trial.overrides)}")
 
     def ended(self, trial: Trial) -> None:

@@ -24,7 +24,7 @@ def importances(trials: Sequence[tuple[Mapping[str, Any], float]]) -> dict[str, 
         set to the same.
 
     Returns:
-      Shares by key, the largest first; empty with fewer than `MIN_TRIALS` trials or without two different values.
+      Shares by key, the largest first; empty with fewer than `MIN_TRIALS` trials, or where the forest explains nothing.
     """
     if len(trials) < MIN_TRIALS or len({value for _, value in trials}) < 2:
         return {}
@@ -47,6 +47,8 @@ def importances(trials: Sequence[tuple[Mapping[str, Any], float]]) -> dict[str, 
             params = {key: overrides[key] if scales[key].is_number else repr(overrides[key]) for key in scales}
             study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
         return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    except RuntimeError:  # no tree found any variance, as where values differ in their last bits
+        return {}
     finally:
         optuna.logging.set_verbosity(before)
 

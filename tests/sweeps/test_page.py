@@ -127,6 +127,7 @@ def test_importance_finds_what_mattered_and_says_nothing_of_too_little() -> None
     assert shares["c"] < 0.05
     assert importances(trials[: MIN_TRIALS - 1]) == {}
     assert importances([({"a": 1.0}, 2.0)] * 20) == {}
+    assert importances([({"a": float(i), "b": i % 2}, 1.0 + 1e-12 * (i == 0)) for i in range(10)]) == {}
 
 
 def test_scales_have_the_ends_of_their_values() -> None:
