@@ -131,7 +131,7 @@ def _table(finished: Sequence[Trial], keys: Sequence[str], metric: str) -> str:
 def _curves(sweep: Sweep, finished: Sequence[Trial]) -> str:
     metric = sweep.definition.metric
     courses = [trial.validations(metric) for trial in finished]
-    others = [trial.validations(metric) for trial in sweep.trials if trial not in finished]
+    others = [trial.validations(metric) for trial in sweep.trials if trial.state != FINISHED]
     courses, others = [each for each in courses if each], [each for each in others if each]
     if not courses and not others:
         return ""

@@ -56,17 +56,14 @@ def check_points(points: Any) -> tuple[Point, ...]:
         raise UserError(f"get_hyper must return a list of dicts by config key, got {type(points).__name__}")
     if not points:
         raise UserError("get_hyper returns no points; give at least one")
-    found: list[Point] = []
-    seen: set[str] = set()
+    found: dict[str, Point] = {}
     for point in points:
         checked = {_key(key): plain_value(key, value) for key, value in point.items()}
-        known = repr(sorted(checked.items()))  # as `same` has it, whatever the order of the keys
-        if known in seen:
+        known = found.setdefault(repr(sorted(checked.items())), checked)
+        if known is not checked:
             text = ", ".join(f"{key}={value!r}" for key, value in checked.items())
             raise UserError(f"get_hyper returns a point twice: {text}; the two trials would be the same")
-        seen.add(known)
-        found.append(checked)
-    return tuple(found)
+    return tuple(found.values())
 
 
 def plain_value(key: str, value: Any) -> Any:
