@@ -6,6 +6,7 @@ srun lstm-research train --config=configs/char_lm.py --workdir=runs/char_lm --di
 """
 
 import contextlib
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +51,26 @@ def _train(config: Any, source: str) -> int:
     from lstm_research.training.environment import keep_compiled_programs
     from lstm_research.training.experiment import Experiment, files_to_resume_with
     from lstm_research.training.loop import run
+    from lstm_research.training.processes import is_first, on_all
     from lstm_research.training.profile import read_steps
-    from lstm_research.training.workdir import check_workdir
+    from lstm_research.training.workdir import Workdir, check_workdir, config_digest
 
     profile = None if FLAGS.profile is None else read_steps(FLAGS.profile)
-    if FLAGS.compilation_cache is not None:
-        keep_compiled_programs(Path(FLAGS.compilation_cache))
+    path = Path(FLAGS.workdir)
 
-    # Before data is fetched.
-    workdir = check_workdir(Path(FLAGS.workdir), config, overwrite_config=FLAGS.overwrite_config)
-    experiment = Experiment.from_config(config, files=files_to_resume_with(workdir, config))
-    return run(experiment, workdir.path, overwrite_config=FLAGS.overwrite_config, config_source=source, profile=profile)
+    def build() -> Experiment:
+        if FLAGS.compilation_cache is not None:
+            keep_compiled_programs(Path(FLAGS.compilation_cache))
+        if is_first():  # before data is fetched
+            check_workdir(path, config, overwrite_config=FLAGS.overwrite_config)
+        return Experiment.from_config(config, files=files_to_resume_with(Workdir(path), config))
+
+    def describe(experiment: Experiment) -> dict[str, str]:
+        data = hashlib.sha256(repr(sorted(experiment.task.files().items())).encode())
+        return {"config": config_digest(config), "parallel": repr(experiment.parallel), "data": data.hexdigest()}
+
+    experiment = on_all(build, describe)
+    return run(experiment, path, overwrite_config=FLAGS.overwrite_config, config_source=source, profile=profile)
 
 
 def _together_with_others() -> contextlib.AbstractContextManager[None]:

@@ -1,20 +1,22 @@
 """Several processes that train one run: joining them, what the first one does for all, and ending together.
 
 Every process runs the same program on the same batches, and only the first touches the workdir; so all come to the same
-decisions, except for what only one of them can know. That is what is exchanged here: what the first one found in the
-workdir, and signals that any of them got.
+decisions, except for what only one of them can know. That is what is exchanged here: whether all could begin, what the
+first one found in the workdir, and signals that any of them got.
 """
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,9 @@ from jaxtyping import PyTree
 from lstm_research.common.errors import UserError
 from lstm_research.training.stopping import StopSignals
 
-# How long a process waits for the first one to start.
+Result = TypeVar("Result")
+
+# How long a process waits for the first one to start, and then for all others.
 _WAIT_SECONDS = 300.0
 # After this time without a sign of life a process counts as dead. A connection that is closed is noticed at once.
 _HEARTBEAT_SECONDS = 20
@@ -35,6 +39,8 @@ _HEARTBEAT_SECONDS = 20
 _STEPS_BETWEEN_EXCHANGES = 4
 # How long the first process waits for the others to end by themselves: when it ends, they are aborted.
 _GRACE_SECONDS = 2.0
+# In these many bytes a process says whether it could begin.
+_REPORT_BYTES = 4096
 # What the libraries say when a connection between processes breaks: of the CPU, of NVIDIA GPUs, and of JAX itself.
 _SIGNS_OF_LOSS = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "coordination service")
 
@@ -56,22 +62,32 @@ def joined(
       process_id: which of them this is, from 0.
 
     Raises:
-      UserError: the environment does not say it, or they could not be joined.
+      UserError: the environment does not say it, or process 0 cannot be reached.
     """
     # Of signals the run takes care by itself, see `SharedStopSignals`.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     if coordinator_address is not None:
-        _check_address(coordinator_address, wait=process_id != 0)
+        _check_address(coordinator_address, first=process_id == 0)
+    # JAX would abort with a message that speaks of a process that died.
+    impatience = threading.Timer(_WAIT_SECONDS, _give_up)
+    impatience.daemon = True
+    impatience.start()
     try:
         jax.distributed.initialize(
-            coordinator_address, num_processes, process_id, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
+            coordinator_address,
+            num_processes,
+            process_id,
+            initialization_timeout=2 * math.ceil(_WAIT_SECONDS),
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
         )
     except ValueError as error:
         raise UserError(
             "--distributed: nothing in the environment tells of a cluster (SLURM, Open MPI, TPU); give "
             f"--coordinator_address, --num_processes and --process_id ({_first_line(error)})"
         ) from error
+    finally:
+        impatience.cancel()
     try:
         yield
         jax.distributed.shutdown()  # waits for the others
@@ -79,13 +95,22 @@ def joined(
         _leave(lost_process(error))
 
 
-def _check_address(address: str, *, wait: bool) -> None:
-    """Raises a `UserError` unless an address can be one, and if `wait`, unless a process listens there soon."""
+def _check_address(address: str, *, first: bool) -> None:
+    """Raises a `UserError` unless the first process can listen at an address, or another one finds it there soon."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UserError(f"--coordinator_address must be HOST:PORT, got {address!r}")
+    if first:
+        try:
+            socket.create_server(("", int(port))).close()  # JAX would only log it, and then crash
+        except OSError as error:
+            raise UserError(
+                f"--coordinator_address={address}: process 0 cannot use this port here ({error.strerror}); give all "
+                "processes another one"
+            ) from error
+        return
     end = time.monotonic() + _WAIT_SECONDS
-    while wait:
+    while True:
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
             return
@@ -98,16 +123,28 @@ def _check_address(address: str, *, wait: bool) -> None:
             time.sleep(0.5)
 
 
+def _give_up() -> None:
+    _print_error(
+        f"not all processes came within {_WAIT_SECONDS:.0f} seconds; start all of them at about the same time, with "
+        "one --num_processes, and each with its own --process_id"
+    )
+    os._exit(2)
+
+
 def _leave(error: Exception) -> NoReturn:
     """Ends this process at once: the usual way would wait for processes that may be gone."""
-    if isinstance(error, UserError | LostProcessError):
-        print(f"lstm-research: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    if isinstance(error, UserError | OSError | LostProcessError):
+        _print_error(str(error))
     else:
         traceback.print_exception(error)
     sys.stdout.flush()
     if is_first():
         time.sleep(_GRACE_SECONDS)
-    os._exit(2 if isinstance(error, UserError) else 1)
+    os._exit(2 if isinstance(error, UserError | OSError) else 1)
+
+
+def _print_error(text: str) -> None:
+    print(f"lstm-research: error: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
 def is_first() -> bool:
@@ -144,6 +181,41 @@ def on_first(compute: Callable[[], tuple[Any, PyTree]], template: PyTree) -> tup
     return found["result"], jax.tree.map(_broadcast, arrays)
 
 
+def on_all(compute: Callable[[], Result], describe: Callable[[Result], Mapping[str, str]]) -> Result:
+    """Computes something on every process, so that either all go on from there or none.
+
+    Args:
+      compute: what each process does by itself.
+      describe: names what has to be the same on all, with a short text of each.
+
+    Raises:
+      UserError: `compute` raised it on one of the processes, or the results differ.
+    """
+    if jax.process_count() == 1:
+        return compute()
+    failure: Exception | None = None
+    try:
+        result = compute()
+        report: dict[str, Any] = dict(describe(result))
+    except Exception as error:
+        # The others must not wait for what will not come.
+        failure, report = error, {"error": (str(error) or type(error).__name__)[:500]}
+    content = np.frombuffer(json.dumps(report, ensure_ascii=False).encode().ljust(_REPORT_BYTES), np.uint8)
+    reports = [json.loads(each.tobytes()) for each in multihost_utils.process_allgather(content)]
+    if failure is not None:
+        raise failure
+    for index, other in enumerate(reports):
+        if "error" in other:
+            raise UserError(f"process {index}: {other['error']}")
+    for index, other in enumerate(reports):
+        if differing := [name for name in other if other[name] != reports[0].get(name)]:
+            raise UserError(
+                f"process {index} was started with another {' and another '.join(differing)} than process 0; start all "
+                "with the same flags and the same data"
+            )
+    return result
+
+
 def same_on_all(values: dict[str, float]) -> dict[str, float]:
     """Returns the numbers that the first process has, where the others' might differ in the last bits."""
     if jax.process_count() == 1 or not values:
@@ -171,9 +243,8 @@ class SharedStopSignals(StopSignals):
         self._polls = 0
         self._exchange: jax.Array | None = None
         self._agreed: str | None = None
-        devices = np.array(jax.devices()).reshape(jax.process_count(), jax.local_device_count())
-        mesh = Mesh(devices, ("process", "device"))
-        self._one_each = NamedSharding(mesh, PartitionSpec("process"))
+        mesh = Mesh(np.array(jax.devices()), ("device",))
+        self._one_each = NamedSharding(mesh, PartitionSpec("device"))
         self._highest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def poll(self) -> str | None:
@@ -182,8 +253,8 @@ class SharedStopSignals(StopSignals):
             number = 0 if self._exchange is None else int(self._exchange)
             if number:
                 self._agreed = self.requested = signal.Signals(number).name
-            mine = signal.Signals[self.requested].value if self.requested else 0
-            each = jax.make_array_from_process_local_data(self._one_each, np.array([mine], np.int32))
+            mine = np.array([signal.Signals[self.requested].value if self.requested else 0], np.int32)
+            each = jax.make_array_from_callback((jax.device_count(),), self._one_each, lambda _: mine)
             self._exchange = self._highest(each)
         self._polls += 1
         return self._agreed

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +22,60 @@ from lstm_research.training.metrics import read_metrics
 from lstm_research.training.workdir import Workdir
 
 _PROGRAM = Path(__file__).with_name("fake_task.py")
+# Two processes that begin, and of which the second then cannot, or does something else.
+_BEGINNING = """
+import sys
+from lstm_research.common.errors import UserError
+from lstm_research.training.processes import joined, on_all
+
+def fail():
+    raise OSError("no such disk") if number else KeyError("never seen")
+
+number = int(sys.argv[2])
+with joined(sys.argv[1], 2, number):
+    print(on_all(lambda: 7 + number, lambda result: {"config": "é" * 99}), flush=True)
+    try:
+        on_all(lambda: 7, lambda result: {"config": "same", "data": str(number), "parallel": str(-number)})
+    except UserError as error:
+        print(error, flush=True)
+    on_all(fail if number else int, lambda result: {})
+"""
 
 
-class Pair:
-    """Two processes, each of which sees the workdir as another folder unless it is the first."""
+class Processes:
+    """Processes of the same program, which are told an address and which of them they are."""
 
-    def __init__(self, folder: Path, name: str, **options: Any):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
+    def __init__(self, *programs: Sequence[str]):
+        address = f"localhost:{free_port()}"
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
         self.processes = []
-        for process_id, workdir in enumerate((folder / name, folder / "of_the_second")):
-            command = [sys.executable, str(_PROGRAM), str(workdir), json.dumps(options), address, str(process_id)]
+        for process_id, program in enumerate(programs):
+            command = [sys.executable, *program, address, str(process_id)]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             self.processes.append(subprocess.Popen(command, env=environment, **pipes))  # type: ignore[call-overload]
 
     def finish(self) -> tuple[list[int], list[str]]:
         """Returns the exit codes, and what each wrote to stderr."""
         try:
-            errors = [process.communicate(timeout=60)[1] for process in self.processes]
+            self.outputs, errors = zip(*(process.communicate(timeout=60) for process in self.processes), strict=True)
         finally:
             for process in self.processes:
                 process.kill()  # which does nothing to one that has ended
-        return [process.returncode for process in self.processes], errors
+        return [process.returncode for process in self.processes], list(errors)
+
+
+class Pair(Processes):
+    """Two processes, each of which sees the workdir as another folder unless it is the first."""
+
+    def __init__(self, folder: Path, name: str, **options: Any):
+        workdirs = (folder / name, folder / "of_the_second")
+        super().__init__(*([str(_PROGRAM), str(workdir), json.dumps(options)] for workdir in workdirs))
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return int(free.getsockname()[1])
 
 
 def lines(workdir: Path) -> list[dict[str, Any]]:
@@ -118,15 +149,48 @@ def test_what_the_first_process_cannot_do_ends_both(whole: Path) -> None:
     assert all("was made by another config (training.num_steps: 60 -> 61)" in error for error in errors)
 
 
+def test_all_begin_or_none_does() -> None:
+    pair = Processes(["-c", _BEGINNING], ["-c", _BEGINNING])
+    codes, errors = pair.finish()
+    assert codes == [2, 2]
+    differ = "process 1 was started with another data and another parallel than process 0; start all with the same"
+    for number, output in enumerate(pair.outputs):
+        result, refusal = [line for line in output.splitlines() if not line.startswith("[Gloo]")]
+        assert result == str(7 + number)
+        assert refusal.startswith(differ)
+    assert "lstm-research: error: process 1: no such disk\n" in errors[0]
+    assert "lstm-research: error: no such disk\n" in errors[1]
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("localhost", "must be HOST:PORT"), ("localhost:1", "localhost:1: no process 0 there within 0 seconds")],
+    [
+        ("localhost", "must be HOST:PORT"),
+        ("localhost:70000", "must be HOST:PORT"),
+        ("localhost:1", "localhost:1: no process 0 there within 0 seconds"),
+    ],
 )
 def test_nobody_to_join(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_WAIT_SECONDS", 0.0)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     with pytest.raises(UserError, match=message), processes.joined(address, 2, 1):
         pass
+
+
+def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    with socket.create_server(("", 0)) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"{address}: process 0 cannot use this port"):
+            processes.joined(address, 2, 0).__enter__()
+
+
+def test_others_that_do_not_come() -> None:
+    program = "import sys; from lstm_research.training import processes; processes._WAIT_SECONDS = 1.0; "
+    program += "processes.joined(sys.argv[1], 2, int(sys.argv[2])).__enter__()"
+    codes, (error,) = Processes(["-c", program]).finish()
+    assert codes == [2]
+    assert "lstm-research: error: not all processes came within 1 seconds" in error
 
 
 def test_a_cluster_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
