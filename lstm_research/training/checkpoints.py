@@ -54,7 +54,6 @@ class Checkpoints:
         self._warn = warn
         self._write = write
         self._manager: ocp.CheckpointManager | None = None
-        self._saved: set[int] = set()
 
     def steps(self) -> list[int]:
         """Returns the steps that have a checkpoint, oldest first."""

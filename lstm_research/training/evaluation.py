@@ -77,7 +77,7 @@ class Evaluator:
         _drain(pending, sums)
         metrics = self._task.metrics(sums.as_dict())
         scores = self._task.scores(local, split, should_stop)
-        return None if scores is None else metrics | same_on_all(scores)
+        return None if scores is None else same_on_all(metrics | scores)
 
     def metric_names(self, params: PyTree, split: str) -> list[str]:
         """Returns the names of the metrics that `evaluate` gives, without computing any."""

@@ -231,10 +231,9 @@ def place_like(leaf: Any, template: jax.Array) -> jax.Array:
 
 
 def _on_one_device(leaf: Any) -> Any:
-    if not isinstance(leaf, jax.Array):
-        return leaf
-    whole = leaf.addressable_data(0) if leaf.is_fully_replicated else leaf
-    return jax.device_put(whole, jax.local_devices()[0])
+    if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
+        leaf = leaf.addressable_data(0)
+    return jax.device_put(leaf, jax.local_devices()[0])
 
 
 def _map_state(weights: Callable[[Any, Any], Any], rows: Callable[[Any], Any], state: Any) -> Any:

@@ -217,7 +217,7 @@ def on_all(compute: Callable[[], Result], describe: Callable[[Result], Mapping[s
 
 
 def same_on_all(values: dict[str, float]) -> dict[str, float]:
-    """Returns the numbers that the first process has, where the others' might differ in the last bits."""
+    """Returns the numbers of the first process: others' might differ in the last bits, and then decide otherwise."""
     if jax.process_count() == 1 or not values:
         return values
     numbers = _broadcast(np.array(list(values.values()), np.float64))

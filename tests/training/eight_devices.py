@@ -172,6 +172,8 @@ def evaluation_is_exact():
         (one, eight) = (Evaluator(experiment.task, on(n)).evaluate(params, "valid") for n in (1, 8))
         assert one.keys() == eight.keys()
         np.testing.assert_allclose(list(eight.values()), list(one.values()), rtol=1e-6)
+    # What several processes have gathered is of NumPy, and must not go to the device anew for every batch.
+    assert on(8).on_one_device({"kernel": np.ones(3)})["kernel"].devices() == {jax.devices()[0]}
 
 
 def a_run_goes_on_with_other_devices(first, noise):
