@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ given = {"flags": sys.argv[1:], "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), 
 Path(number[0] + ".tmp").write_text(json.dumps(given))
 os.rename(number[0] + ".tmp", number[0] + ".json")
 if "--wait" in sys.argv:
-    time.sleep(60)
+    time.sleep(20)
 sys.exit(3 if "--fail" in sys.argv and "1" in number[0] else 0)
 """
 
@@ -160,6 +161,25 @@ def test_what_slurm_is_asked_for(slurm: Any, folder: Path, monkeypatch: pytest.M
     asked = Path("asked").read_text()
     for option in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "time=90", "partition=gpu", "signal=USR2@120"):
         assert f"#SBATCH --{option}\n" in asked
+
+
+def test_a_job_hands_on_what_preempts_it(slurm: Any, stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen
+
+    def start_and_signal(command: Sequence[str], **options: Any) -> Any:
+        process = start([*shlex.split(stand_in), "--wait"], **options)
+        wait_for([Path("alone.json")])
+        process.send_signal(signal.SIGUSR2)  # which is for submitit, and comes to every process on some clusters
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return process
+
+    monkeypatch.setattr(slurm.subprocess, "Popen", start_and_signal)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # as submitit does
+    try:
+        with pytest.raises(RuntimeError, match="told to stop, and saved"):
+            slurm.Training(["--workdir=run"])()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.whole  # jobs of sweeps that are queued again are tested in any case

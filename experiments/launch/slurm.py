@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import submitit
@@ -38,13 +39,20 @@ class Training:
           RuntimeError: the run did not end well; says how, so that the job is not taken for a finished one.
         """
         command = [sys.executable, "-m", "lstm_research", "train", *self.flags]
-        self._process = subprocess.Popen(command)
+        # By the way SLURM tracks processes, a signal comes to this one alone, or to the run as well, and what asks for
+        # a checkpoint would end the run.
+        signal.signal(signal.SIGTERM, self._hand_on)
+        self._process = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
         code = self._process.wait()
         if code == PREEMPTED:
             raise RuntimeError("the run was told to stop, and saved: submit it again to go on")
         if code != 0:
             raise RuntimeError(f"training ended with exit code {code}")
         return code
+
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Lets the run save before the time is up, and asks for it to be queued again."""
