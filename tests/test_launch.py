@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from knobs.files import write_files
 from test_knobs import TABLES
 from test_resume import CACHE, RECIPE
@@ -94,6 +95,21 @@ def test_every_process_has_its_number_and_its_gpu(stand_in: str) -> None:
     assert "--num_processes=2" in first["flags"]
     assert first["flags"][1:3] == second["flags"][1:3]  # the address, too
     assert "--xla_gpu_deterministic_ops=true" in first["xla"]
+
+
+@pytest.mark.parametrize("visible", [{}, {"CUDA_VISIBLE_DEVICES": ""}])
+def test_no_gpu_is_one_line(visible: dict[str, str], folder: Path) -> None:
+    (folder / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")  # as without a driver
+    (folder / "nvidia-smi").chmod(0o755)
+    process = launch("gpus.sh", "each", "--workdir=run", **visible, PATH=f"{folder}:{os.environ['PATH']}")
+    (line,) = process.communicate(timeout=30)[1].splitlines()
+    assert "no GPU: neither nvidia-smi nor CUDA_VISIBLE_DEVICES names one" in line
+    assert process.returncode == 2
+
+
+def test_the_cluster_of_ray_is_one_that_it_accepts() -> None:
+    util = pytest.importorskip("ray.autoscaler._private.util")
+    util.validate_config(util.prepare_config(yaml.safe_load((LAUNCH / "ray_cluster.yaml").read_text())))
 
 
 def test_one_process_has_all_gpus(stand_in: str) -> None:

@@ -6,7 +6,8 @@
 #
 # `one` is simpler, and as fast as long as one process can read the data and launch the steps in time: the train lines
 # of the log say which part of the time the host takes. task.batch_size must be a multiple of the number of GPUs.
-# Restart it with the same words after exit code 143 or 1: the run goes on from its newest checkpoint.
+# Restart it with the same words after exit code 143, or after a process was lost: the run goes on from its newest
+# checkpoint.
 set -eu
 
 usage() {
@@ -25,8 +26,12 @@ case $how in
         exec ${TRAIN:-lstm-research train} "$@"
         ;;
     each)
-        if [[ -z ${CUDA_VISIBLE_DEVICES:-} ]]; then
+        if [[ -z ${CUDA_VISIBLE_DEVICES+given} ]]; then
             CUDA_VISIBLE_DEVICES=$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -sd,)
+        fi
+        if [[ -z $CUDA_VISIBLE_DEVICES ]]; then
+            echo "$0: no GPU: neither nvidia-smi nor CUDA_VISIBLE_DEVICES names one" >&2
+            exit 2
         fi
         devices=${CUDA_VISIBLE_DEVICES//,/ }
         read -r -a all <<< "$devices"

@@ -7,8 +7,8 @@
 # cluster; with DEVICES set, as gpus.sh does, process i sees the i-th of these GPUs alone.
 #
 # SIGTERM and Ctrl-C go to all processes, which save and end. The exit code is 0 if all finished, else that of the
-# first that did not: 143 saved and stopped (start again to go on), 2 a mistake in the flags, 1 diverged or a process
-# was lost (start again), 137 killed.
+# first that did not: 143 saved and stopped (start again to go on), 2 a mistake to correct, 1 diverged or a process
+# was lost (start again), 134 a process fell silent (likewise), 137 killed.
 set -u
 
 if [[ $# -lt 2 || ! $1 =~ ^[1-9][0-9]*$ ]]; then

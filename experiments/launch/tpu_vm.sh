@@ -5,10 +5,11 @@
 #   experiments/launch/tpu_vm.sh NAME ZONE setup
 #   experiments/launch/tpu_vm.sh NAME ZONE train --config=configs/word_lm.py --workdir=/mnt/runs/words
 #
-# `setup` copies this checkout to every host and installs it there with the extra `tpu`. `train` starts it on all of
-# them and shows what they say. Only the first host writes to the workdir; after the TPU was preempted and made anew
-# the run goes on if that folder is still there, so put it on a disk that outlives the hosts (Filestore, or a bucket
-# mounted by gcsfuse). Data is prepared on every host; LSTM_RESEARCH_DATA names the folder.
+# `setup` copies the last commit of this checkout to every host and installs it there with the extra `tpu` and a Python
+# of its own, for that of the hosts is older than 3.11. `train` starts it on all of them and shows what they say; it
+# goes on there when this program is interrupted. Only the first host writes to the workdir; after the TPU was preempted
+# and made anew the run goes on if that folder is still there, so put it on a disk that outlives the hosts (Filestore,
+# or a bucket mounted by gcsfuse). Data is prepared on every host.
 set -eu
 
 if [[ $# -lt 3 || ! $3 =~ ^(setup|train)$ ]]; then
@@ -30,7 +31,8 @@ case $what in
         git -C "$root" archive --format=tar.gz --output="$archive" HEAD
         gcloud compute tpus tpu-vm scp "$archive" "$name:lstm_research.tar.gz" --zone="$zone" --worker=all
         on_all_hosts "mkdir -p lstm_research && tar -xzf lstm_research.tar.gz -C lstm_research && cd lstm_research &&
-            python3 -m venv .venv && .venv/bin/pip install --quiet '.[tpu]'"
+            python3 -m pip install --quiet uv && python3 -m uv venv --quiet --allow-existing --python 3.12 .venv &&
+            python3 -m uv pip install --quiet --python .venv '.[tpu]'"
         ;;
     train)
         flags=$(printf ' %q' "$@")
