@@ -93,6 +93,8 @@ def joined(
         jax.distributed.shutdown()  # waits for the others
     except Exception as error:
         _leave(lost_process(error))
+    except KeyboardInterrupt as error:
+        _leave(error)
 
 
 def _check_address(address: str, *, first: bool) -> None:
@@ -131,15 +133,17 @@ def _give_up() -> None:
     os._exit(2)
 
 
-def _leave(error: Exception) -> NoReturn:
-    """Ends this process at once: the usual way would wait for processes that may be gone."""
+def _leave(error: Exception | KeyboardInterrupt) -> NoReturn:
+    """Ends this process at once: the usual way would wait for processes that may be gone, or that go on."""
     if isinstance(error, UserError | OSError | LostProcessError):
         _print_error(str(error))
-    else:
+    elif not isinstance(error, KeyboardInterrupt):
         traceback.print_exception(error)
     sys.stdout.flush()
     if is_first():
         time.sleep(_GRACE_SECONDS)
+    if isinstance(error, KeyboardInterrupt):
+        os._exit(128 + signal.SIGINT)
     os._exit(2 if isinstance(error, UserError | OSError) else 1)
 
 

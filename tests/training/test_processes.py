@@ -185,6 +185,32 @@ def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
             processes.joined(address, 2, 0).__enter__()
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("no such\nkey"), 2, "lstm-research: error: no such key\n"),
+        (
+            PermissionError(13, "Permission denied", "run"),
+            2,
+            "lstm-research: error: [Errno 13] Permission denied: 'run'\n",
+        ),
+        (processes.LostProcessError("gone"), 1, "lstm-research: error: gone\n"),
+        (KeyError("fault"), 1, "KeyError: 'fault'\n"),
+        (KeyboardInterrupt(), 130, ""),  # the usual way would wait until all others have ended
+    ],
+)
+def test_what_ends_one_of_several_processes_ends_it_at_once(
+    error: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: None)
+    monkeypatch.setattr(processes, "_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit, match=f"^{code}$"), processes.joined(f"localhost:{free_port()}", 2, 0):
+        raise error
+    assert capsys.readouterr().err.endswith(line)
+
+
 def test_others_that_do_not_come() -> None:
     program = "import sys; from lstm_research.training import processes; processes._WAIT_SECONDS = 1.0; "
     program += "processes.joined(sys.argv[1], 2, int(sys.argv[2])).__enter__()"
