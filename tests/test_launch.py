@@ -179,6 +179,15 @@ def test_what_slurm_is_asked_for(slurm: Any, folder: Path, monkeypatch: pytest.M
         assert f"#SBATCH --{option}\n" in asked
 
 
+def test_no_slurm_is_one_line(
+    slurm: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(SystemExit, match="2"):
+        slurm.main(["--", "--workdir=run"])
+    assert 'error: Could not detect "srun"' in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_job_hands_on_what_preempts_it(slurm: Any, stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
     start = subprocess.Popen
 

@@ -103,7 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = arguments.flags
     if arguments.executor == "slurm" and arguments.nodes * max(arguments.gpus, 1) > 1:
         flags = [*flags, "--distributed"]
-    job = make_executor(arguments).submit(Training(flags))
+    try:
+        job = make_executor(arguments).submit(Training(flags))
+    except (RuntimeError, ValueError) as error:  # no SLURM here, or it does not take the job
+        parser.error(" ".join(str(error).split()))
     print(f"job {job.job_id}, logs in {arguments.logs}", flush=True)
     return job.result() if arguments.executor == "local" else 0
 
