@@ -1,5 +1,6 @@
 """The run: from a config and a folder to a finished, resumable, documented training."""
 
+import collections
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from lstm_research.common.disk import check_room, is_out_of_room
 from lstm_research.common.errors import UserError, unknown
 from lstm_research.training.checkpoints import Checkpoints
 from lstm_research.training.environment import command_line
-from lstm_research.training.evaluation import Evaluator
+from lstm_research.training.evaluation import IN_FLIGHT, Evaluator
 from lstm_research.training.files import out_of_room
 from lstm_research.training.metrics import TensorBoard
 from lstm_research.training.processes import is_first, on_first, stop_signals
@@ -186,6 +187,7 @@ def _drive(
 ) -> int:
     """Does what a run asks for until it ends; returns its exit code."""
     batches: Iterator[PyTree] | None = None
+    launched: collections.deque[PyTree] = collections.deque()
     try:
         request = next(requests)
         while True:
@@ -201,6 +203,11 @@ def _drive(
                         batch = experiment.parallel.place_batch(batch)
                         slot.state, answer = experiment.train_step(slot.state, batch)
                     trace.made(run.step + 1, answer)
+                    # Beyond 32 steps ahead JAX waits in the launch itself, which would count as the host's time.
+                    launched.append(answer)
+                    if len(launched) > IN_FLIGHT:
+                        with run.progress.waiting_for("device"):
+                            jax.block_until_ready(launched.popleft())
             except Exception as error:
                 requests.throw(error)
             request = requests.send(answer)

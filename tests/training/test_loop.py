@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from fake_task import FakeExperiment, make_experiment
@@ -405,3 +406,24 @@ def test_too_little_room_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=r"no room on disk: .*keep_checkpoints=2\) in .* needs about"):
         run(short, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_host_runs_16_steps_ahead_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, ahead, most = make_experiment(num_steps=40, log_every=100), 0, []
+    step, wait = experiment.train_step, jax.block_until_ready
+
+    def counted_step(state: Any, batch: Any) -> Any:
+        nonlocal ahead
+        ahead += 1
+        most.append(ahead)
+        return step(state, batch)
+
+    def counted_wait(metrics: Any) -> Any:
+        nonlocal ahead
+        ahead -= 1
+        return wait(metrics)
+
+    experiment.train_step = counted_step
+    monkeypatch.setattr(jax, "block_until_ready", counted_wait)
+    assert run(experiment, tmp_path / "run") == 0
+    assert max(most) == 17
