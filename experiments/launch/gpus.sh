@@ -18,7 +18,7 @@ usage() {
 how=$1
 shift
 
-# Sums over several GPUs, and some kernels, are otherwise not the same bits from run to run; about a tenth of the speed.
+# Sums over several GPUs, and some kernels, are otherwise not the same bits from run to run; it costs some speed.
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_deterministic_ops=true"
 case $how in
     one)
