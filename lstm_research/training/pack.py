@@ -52,6 +52,7 @@ class Member:
             ),
             "carry": lambda params, batch: task.initial_carry(params, num_rows(batch)),
             "evaluation": make_evaluation_step(task),
+            "init": task.init,
         }
         self._traced: dict[Any, TracedProgram] = {}
 
@@ -88,16 +89,18 @@ class Member:
         return programs
 
     def share_task(self, others: Sequence["Member"], batches: Mapping[str, PyTree]) -> bool:
-        """Takes over the task of a trial that predicts in the same way, with all that it compiles; says whether."""
+        """Takes over the task of a trial that starts and predicts alike, with all that it compiles; says whether."""
         own = check_sections(self.experiment.config)
         for other in others:
             theirs = check_sections(other.experiment.config)
             same = all(own[key] == theirs[key] for key in ("dataset", "task", "vocabulary"))
-            pairs = zip(self.programs(batches)[1:], other.programs(batches)[1:], strict=True)
-            if same and not any(ours.differences(program) for ours, program in pairs):
+            if same and all(map(TracedProgram.equals, self._of_task(batches), other._of_task(batches))):
                 self.experiment = dataclasses.replace(self.experiment, task=other.experiment.task)
                 return True
         return False
+
+    def _of_task(self, batches: Mapping[str, PyTree]) -> list[TracedProgram]:
+        return [self.program("init", self.state.key), *self.programs(batches)[1:]]
 
 
 class Group:

@@ -94,6 +94,10 @@ class TracedProgram:
         same = (self.inputs, self._in_tree, self._out_tree) == (other.inputs, other._in_tree, other._out_tree)
         return same and _alike(self._body, other._body)
 
+    def equals(self, other: "TracedProgram") -> bool:
+        """Whether this program and another one are the same, numbers included."""
+        return self.is_like(other) and not self.differences(other)
+
     def differences(self, other: "TracedProgram") -> set[int]:
         """Returns the indices of the numbers that are not the same in a program like this one."""
         pairs = enumerate(zip(self.numbers, other.numbers, strict=True))

@@ -23,7 +23,7 @@ from lstm_research.training.checkpoints import Checkpoints
 from lstm_research.training.experiment import Experiment
 from lstm_research.training.loop import run
 from lstm_research.training.metrics import read_metrics
-from lstm_research.training.pack import Member, Pack
+from lstm_research.training.pack import Group, Member, Pack
 from lstm_research.training.packed import Outcome, Packer, _keys_that_part, train_packed
 from lstm_research.training.packed_function import PackedFunction
 from lstm_research.training.packed_program import NotPackableError, TracedProgram
@@ -71,7 +71,7 @@ def assert_as_alone(packed: Path, separate: Path) -> None:
 
 
 NUMBERS: dict[str, tuple[str, list[dict[str, Any]]]] = {
-    "seeds": ("language_model", [{"seed": seed} for seed in range(2)]),
+    "where they start": ("language_model", [{"seed": k, "model.cell.forget_bias": 0.5 + 2 * k} for k in range(2)]),
     "noise": (
         "language_model",
         [
@@ -272,6 +272,15 @@ def test_what_differs_in_more_than_numbers_is_another_pack(tmp_path: Path, monke
     assert said == ["5 trials make 3 kinds of programs"]
     assert alone(configs[1], tmp_path / "alone") == 0
     assert_as_alone(workdirs[1], tmp_path / "alone")
+
+
+def test_only_trials_that_start_and_predict_alike_share_a_task() -> None:
+    changes = ({}, {"model.cell.forget_bias": 3.0}, {"optimizer.learning_rate": 0.5, "seed": 1})
+    members = [Member(Experiment.from_config(config)) for config in trials("adding", *changes)]
+    Group(members[0]).prepare(members)
+    first, other, like_first = (member.experiment.task for member in members)
+    assert other is not first
+    assert like_first is first
 
 
 def test_the_keys_that_make_other_programs_are_named() -> None:
