@@ -8,6 +8,7 @@ not tell whether its run was part of a pack.
 import contextlib
 import functools
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,11 +61,18 @@ class _Trial:
     config: Any
     signals: "_TrialSignals"
     member: Any = None
+    group: Any = None
     slot: PackedSlot = field(default_factory=PackedSlot)
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     run: Any = None
     requests: Any = None
     request: Evaluation | None = None
+
+    def close(self) -> None:
+        """Lets go of all that its training took: the packs that come next need the memory."""
+        self.member = self.group = self.run = self.requests = self.request = None
+        self.slot = PackedSlot()
+        self.stack.close()
 
 
 class _TrialSignals(StopSignals):
@@ -78,6 +86,14 @@ class _TrialSignals(StopSignals):
         """Returns what asks this trial to stop, or None."""
         self.requested = self.requested or self._shared.poll()
         return self.requested
+
+
+def _outcome_of(error: Exception) -> Outcome:
+    """Returns how a trial ends that something went wrong with; shows where that was if it is no mistake of a user."""
+    if isinstance(error, UserError | OSError):
+        return Outcome(USER_ERROR, str(error))
+    traceback.print_exception(error)
+    return Outcome(FAILED, f"{type(error).__name__}: {error}")
 
 
 class Packer:
@@ -128,7 +144,10 @@ class Packer:
         outcomes: dict[int, Outcome] = {}
 
         def end(trial: _Trial, outcome: Outcome) -> None:
-            trial.stack.close()
+            try:
+                trial.close()
+            except OSError as error:  # as a full disk may say once more
+                outcome = outcome if outcome.code else _outcome_of(error)
             outcomes[trial.index] = outcome
             on_end(trial.index, outcome)
 
@@ -174,8 +193,9 @@ class Packer:
                 raise UserError("parallel divides one run among devices, and a pack divides its trials; leave it out")
             check_metric(experiment, Evaluator(experiment.task))
             trial.member = Member(experiment)
-        except (UserError, OSError) as error:
-            end(trial, Outcome(USER_ERROR, str(error)))
+            trial.group = self._group(trial.member)
+        except Exception as error:  # of this trial; the others go on
+            end(trial, _outcome_of(error))
             return False
         return True
 
@@ -183,10 +203,10 @@ class Packer:
         """Yields trials that are alike, as many of them as fit, with the number of rows of their pack."""
         alike: dict[Any, list[_Trial]] = {}
         for trial in trials:
-            group = self._group(trial.member)
             # All are evaluated on the same batches; and batches of training whose shapes vary from step to step can be
             # stacked only if they are the same.
-            alike.setdefault((group, data_of(trial.config, training=group.varies)), []).append(trial)
+            data = data_of(trial.config, training=trial.group.varies)
+            alike.setdefault((trial.group, data), []).append(trial)
         if len(alike) > 1:
             keys = _keys_that_part([[trial.config for trial in members] for members in alike.values()])
             by = f", by {', '.join(keys)}" if keys else ""
@@ -240,6 +260,7 @@ class _Streams:
         self._keys = {row: data_of(trial.config) for row, trial in trials.items()}
         self._experiments = {self._keys[row]: trial.member.experiment for row, trial in trials.items()}
         self._iterators: dict[str, Iterator[PyTree]] = {}
+        self._next: dict[str, int] = {}  # the step of the next batch of each
         self._shared = len(self._experiments) == 1
 
     def at(self, step: int, rows: Sequence[int], size: int) -> Iterator[tuple[list[int], list[PyTree]]]:
@@ -249,9 +270,11 @@ class _Streams:
         """
         batches = {}
         for key in dict.fromkeys(self._keys[row] for row in rows):
-            if key not in self._iterators:
+            if self._next.get(key) != step:  # the first time, or after all have ended that were behind the others
+                self._close(key)
                 self._iterators[key] = iter(self._experiments[key].train_iterator(step))
             batches[key] = next(self._iterators[key])
+            self._next[key] = step + 1
         by_shape: dict[Any, list[int]] = {}
         for row in rows:
             shape = tuple(leaf.shape for leaf in jax.tree.leaves(batches[self._keys[row]]))
@@ -266,10 +289,13 @@ class _Streams:
 
     def close(self) -> None:
         """Ends the threads that make batches."""
-        for iterator in self._iterators.values():
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
+        for key in list(self._iterators):
+            self._close(key)
+
+    def _close(self, key: str) -> None:
+        close = getattr(self._iterators.pop(key, None), "close", None)
+        if close is not None:
+            close()
 
 
 class _Session:
@@ -394,10 +420,8 @@ class _Session:
                     outcome = Outcome(ended.value)
                 else:
                     return True
-        except (UserError, OSError) as error:
-            outcome = Outcome(USER_ERROR, str(error))
         except Exception as error:
-            outcome = Outcome(FAILED, f"{type(error).__name__}: {error}")
+            outcome = _outcome_of(error)
         self._end(trial, outcome)
         return False
 

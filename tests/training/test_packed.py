@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import types
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,22 @@ import pytest
 from packed_trials import FIVE, TRAINING, trials, write_data
 
 from lstm_research.common.errors import UserError
+from lstm_research.models.cells.lstm import LSTM
 from lstm_research.training import packed_function
 from lstm_research.training.checkpoints import Checkpoints
 from lstm_research.training.experiment import Experiment
-from lstm_research.training.loop import run
+from lstm_research.training.loop import Start, run
 from lstm_research.training.metrics import read_metrics
 from lstm_research.training.pack import Group, Member, Pack
-from lstm_research.training.packed import Outcome, Packer, _keys_that_part, train_packed
+from lstm_research.training.packed import (
+    Outcome,
+    Packer,
+    _keys_that_part,
+    _Streams,
+    _Trial,
+    _TrialSignals,
+    train_packed,
+)
 from lstm_research.training.packed_function import PackedFunction
 from lstm_research.training.packed_program import NotPackableError, TracedProgram
 from lstm_research.training.stopping import StopSignals
@@ -238,16 +249,28 @@ def test_a_trial_that_diverges_leaves_the_bytes_of_the_others_as_they_are(tmp_pa
 
 
 def test_a_trial_that_is_refused_or_fails_leaves_the_others_alone(
-    packer: Packer, undisturbed: list[dict[str, Any]], tmp_path: Path
+    packer: Packer, undisturbed: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    configs = trials("adding", *RATES, {"model.cell.hidden_size": -1}, {"training.metric": "bleu"}, {})
+    def failing_init(self: LSTM, *rest: Any) -> Any:
+        if self.forget_bias == 7:
+            raise RuntimeError("this cell has a fault")
+        return init(self, *rest)
+
+    init = LSTM.init
+    monkeypatch.setattr(LSTM, "init", failing_init)
+    wrong = [{"model.cell.hidden_size": -1}, {"training.metric": "bleu"}, {}, {}, {"model.cell.forget_bias": 7.0}]
+    configs = trials("adding", *RATES, *wrong)
     workdirs = [tmp_path / str(index) for index in range(len(configs))]
-    workdirs[4].mkdir()
+    for workdir in workdirs[4:6]:
+        workdir.mkdir()
     (workdirs[4] / "metrics.jsonl").touch()
+    (workdirs[5] / "train.log").symlink_to("/dev/full")  # which fails when it is written to, and when it is closed
     outcomes = packer.train(configs, workdirs)
-    assert [outcome.code for outcome in outcomes] == [0, 0, 2, 2, 2]
-    for outcome, words in zip(outcomes[2:], ("hidden_size", "training.metric 'bleu'", "no config.json"), strict=True):
-        assert words in outcome.reason
+    assert [outcome.code for outcome in outcomes] == [0, 0, 2, 2, 2, 2, 1]
+    words = ("hidden_size", "training.metric 'bleu'", "no config.json", "no room left", "this cell has a fault")
+    for outcome, word in zip(outcomes[2:], words, strict=True):
+        assert word in outcome.reason
+    assert "failing_init" in capfd.readouterr().err, "where it failed is shown"
     assert [final(path, config) for path, config in zip(workdirs, configs[:2], strict=False)] == undisturbed
 
 
@@ -259,10 +282,13 @@ def test_what_differs_in_more_than_numbers_is_another_pack(tmp_path: Path, monke
         {"model.cell.hidden_size": 4},
         {"model.dropout": {}, "optimizer.learning_rate": 0.5},
     ]
-    configs, packs, said, init = trials("adding", *changes), [], [], Pack.__init__
+    configs, packs, kept, said, init = trials("adding", *changes), [], [], [], Pack.__init__
     workdirs = [tmp_path / f"packed{index}" for index in range(len(configs))]
 
     def counting(self: Pack, group: Any, members: Any, *rest: Any) -> None:
+        gc.collect()
+        assert not any(pack() for pack in kept), "an earlier pack still takes memory"
+        kept.append(weakref.ref(self))
         packs.append(len(members))
         init(self, group, members, *rest)
 
@@ -272,6 +298,20 @@ def test_what_differs_in_more_than_numbers_is_another_pack(tmp_path: Path, monke
     assert said == ["5 trials make 3 kinds of programs"]
     assert alone(configs[1], tmp_path / "alone") == 0
     assert_as_alone(workdirs[1], tmp_path / "alone")
+
+
+def test_batches_are_those_of_the_step_also_when_the_trials_behind_have_ended() -> None:
+    (config,) = trials("adding", {})
+    member = types.SimpleNamespace(experiment=Experiment.from_config(config))
+    of_both = (Path(), Start(False, None, []), config, _TrialSignals(StopSignals()), member)
+    streams, batches = (
+        _Streams({row: _Trial(row, *of_both) for row in range(2)}),
+        member.experiment.task.train_batches(0),
+    )
+    for step, row in ((0, 0), (1, 0), (5, 1), (6, 1)):
+        ((_, (batch,)),) = streams.at(step, [row], 2)
+        jax.tree.map(np.testing.assert_array_equal, batch, batches[step])
+    streams.close()
 
 
 def test_only_trials_that_start_and_predict_alike_share_a_task() -> None:
