@@ -83,7 +83,7 @@ def run(
     with stop_signals() as signals:
         evaluator = Evaluator(experiment.task, experiment.parallel)
         check_metric(experiment, evaluator)
-        with contextlib.ExitStack() as stack, room_on_disk(workdir):
+        with room_on_disk(workdir), contextlib.ExitStack() as stack:
             slot = Slot()
             one, requests = open_run(experiment, workdir, slot, signals, stack, start)
             slot.state = experiment.parallel.place_state(slot.state)

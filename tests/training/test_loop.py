@@ -398,6 +398,13 @@ def test_full_disk_while_writing_a_line(
     assert outcome(tmp_path / "run", short) == reference
 
 
+def test_full_disk_that_says_so_again_when_files_are_closed(short: FakeExperiment, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/train.log").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="no room left"):
+        run(short, tmp_path / "run")
+
+
 def test_too_little_room_is_refused_before_anything_is_written(
     short: FakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
