@@ -39,12 +39,17 @@ class PackedEngine:
         """
         with Study(sweep) as study, StopSignals() as signals, Display(sweep) as display:
             self._packer.say = display.say
-            waiting = study.unfinished()
-            for trial in waiting:
+            waiting = []
+            for trial in study.unfinished():
                 if is_alive(trial.workdir):
                     raise UserError(
                         f"trial {trial.number} still runs as another engine started it; wait for it, or stop it"
                     )
+                end = trial.how_it_ended(None) if trial.state == PRUNING else None
+                if end is None:
+                    waiting.append(trial)
+                else:
+                    _tell(study, display, trial, *end)
             while not signals.should_stop():
                 waiting += self._ask(sweep, study, len(waiting))
                 if not waiting:
@@ -137,7 +142,8 @@ class _Batch:
         else:
             diverged = Workdir(trial.workdir).read_status().get("state") == "diverged"
             states = {run.FINISHED: FINISHED, run.PREEMPTED: PRUNED}
-            self._tell(trial, states.get(outcome.code, DIVERGED if diverged else FAILED), outcome.reason)
+            state = states.get(outcome.code, DIVERGED if diverged else FAILED)
+            _tell(self._study, self._display, trial, state, outcome.reason)
 
     def _settle_refused(self) -> None:
         """Ends trials that were refused, unless all of the first ones were for the same reason, as others would be."""
@@ -148,10 +154,11 @@ class _Batch:
                 trial.write()
             raise UserError(f"the first trials are all refused: {reasons.pop()}")
         for trial in self._refused:
-            self._tell(trial, FAILED, trial.reason)
+            _tell(self._study, self._display, trial, FAILED, trial.reason)
 
-    def _tell(self, trial: Trial, state: str, reason: str) -> None:
-        trial.end(state, reason)
-        self._study.report(trial)  # what it wrote since the last look
-        self._study.tell(trial)
-        self._display.ended(trial)
+
+def _tell(study: Study, display: Display, trial: Trial, state: str, reason: str) -> None:
+    trial.end(state, reason)
+    study.report(trial)  # what it wrote since the last look
+    study.tell(trial)
+    display.ended(trial)

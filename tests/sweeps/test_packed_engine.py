@@ -180,12 +180,28 @@ def test_tpe_is_asked_for_a_pack_at_a_time(
     assert [trial.state for trial in read_sweep(tmp_path / "sweep").trials] == ["finished"] * 5
 
 
-def test_a_trial_can_be_pruned_alone(engine: PackedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Study, "report", lambda self, trial: trial.number == 1)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_trial_is_pruned_alone_and_stays_so(
+    engine: PackedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trial 1 at once; trial 2 when its sweep goes on, which was killed while it saved."""
+    end = _Batch._end
+
+    def dying(self: _Batch, index: int, outcome: Any) -> None:
+        if index == 2:
+            raise Death
+        end(self, index, outcome)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "report", lambda self, trial: trial.number in (1, 2))
+        patch.setattr(_Batch, "_end", dying)
+        with pytest.raises(Death):
+            engine.run(sweep_of(tmp_path, POINTS))
+    gc.collect()
     assert engine.run(sweep_of(tmp_path, POINTS)) == 0
     trials = read_sweep(tmp_path / "sweep").trials
-    assert [trial.state for trial in trials] == ["finished", "pruned", "finished", "finished"]
-    assert trials[1].step < 6
+    assert [trial.state for trial in trials] == ["finished", "pruned", "pruned", "finished"]
+    assert [trial.step < 6 for trial in trials] == [False, True, True, False]
 
 
 def test_what_all_first_trials_are_refused_for_stops_the_sweep(engine: PackedEngine, tmp_path: Path) -> None:
