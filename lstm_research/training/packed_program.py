@@ -21,6 +21,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 # would need is of no interest.
 _CALLS = {"jit": "jaxpr", **dict.fromkeys(("closed_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr")}
 _REPLACED = ("closed_call", "custom_jvp_call", "custom_vjp_call")
+_ENTERED = (*_CALLS, "checkpoint", "remat2", "scan", "while", "cond")
 
 
 class NotPackableError(Exception):
@@ -82,6 +83,7 @@ class TracedProgram:
     def __init__(self, function: Callable[..., Any], *arguments: Any):
         closed, out = jax.make_jaxpr(function, return_shape=True)(*arguments)
         self.numbers: list[np.ndarray] = []
+        self._keys: dict[int, Any] = {}  # of numbers that are random keys, the kind
         self.inputs = tuple(str(aval) for aval in closed.in_avals)
         self.result = out
         self._out_tree: Any = jax.tree.structure(out)
@@ -119,7 +121,8 @@ class TracedProgram:
     def _read(self, closed: Any) -> _Body:
         jaxpr = closed.jaxpr if isinstance(closed, ClosedJaxpr) else closed
         first = len(self.numbers)
-        constants = [self._add(value) for value in (closed.consts if isinstance(closed, ClosedJaxpr) else ())]
+        values = closed.consts if isinstance(closed, ClosedJaxpr) else ()
+        constants = [self._add_constant(value) for value in values]
         steps = []
         for equation in jaxpr.eqns:
             literals = enumerate(equation.invars)
@@ -138,8 +141,15 @@ class TracedProgram:
         self.numbers.append(np.asarray(value, None if aval is None else aval.dtype))
         return len(self.numbers) - 1
 
+    def _add_constant(self, value: Any) -> int:
+        if not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            return self._add(value)
+        self._keys[len(self.numbers)] = jax.random.key_impl(value)
+        return self._add(jax.random.key_data(value))
+
     def _number(self, values: Mapping[int, Any], index: int) -> Any:
-        return values[index] if index in values else self.numbers[index]
+        number = values.get(index, self.numbers[index])
+        return jax.random.wrap_key_data(number, impl=self._keys[index]) if index in self._keys else number
 
     def _run(self, body: _Body, values: Mapping[int, Any], arguments: Sequence[Any]) -> list[Any]:
         known: dict[Any, Any] = dict(zip(body.jaxpr.invars, arguments, strict=True))
@@ -161,10 +171,10 @@ class TracedProgram:
         primitive, params = step.equation.primitive, step.equation.params
         if primitive.name == "dynamic_update_slice":
             return [_update_slice(*inputs)]
-        inside = any(
-            body.stores or any(body.first <= index < body.last for index in values) for body in _all(step.bodies)
-        )
-        if not inside and primitive.name not in _REPLACED:
+        bodies = list(_all(step.bodies))
+        differs = any(body.first <= index < body.last for body in bodies for index in values)
+        stores = primitive.name in _ENTERED and any(body.stores for body in bodies)
+        if not differs and not stores and primitive.name not in _REPLACED:
             with step.equation.ctx.manager:
                 result = primitive.bind(*inputs, **params)
             return result if primitive.multiple_results else [result]
@@ -191,7 +201,9 @@ class TracedProgram:
         inside = range(body.first, body.last)
         # What is no scalar would become a constant of the program inside, which may have none.
         arguments = {
-            index: self._number(values, index) for index in inside if index in values or self.numbers[index].ndim
+            index: values.get(index, self.numbers[index])
+            for index in inside
+            if index in values or self.numbers[index].ndim
         }
 
         def run(numbers: list[Any], *inputs: Any) -> list[Any]:
