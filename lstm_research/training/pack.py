@@ -147,6 +147,10 @@ class Group:
                 carry = first.program("carry", first.state.params, batch).result
                 self._prepare(members, "evaluation", first.state.params, batch, carry)
 
+    def at_once(self, rows: int) -> int:
+        """Returns how many of a device's trials are best updated at once, a divisor of their number."""
+        return self.function("update", self.first.state, self._batches["train"]).at_once(rows)
+
     def _prepare(self, members: Sequence[Member], name: str, *shapes: Any) -> None:
         numbers = self.numbers(members, name, *shapes)
         one = {index: values[0] for index, values in numbers.items()}
@@ -165,15 +169,17 @@ class Group:
 
 
 class PackedMetrics:
-    """The metrics of one step of all trials; on the host once somebody asks."""
+    """The metrics of one step of all trials, by turn; on the host once somebody asks."""
 
-    def __init__(self, metrics: dict[str, tuple[Any, Any]]):
+    def __init__(self, metrics: dict[int, dict[str, tuple[Any, Any]]]):
         self.device: Any = metrics
-        self.host: dict[str, tuple[list[Any], list[Any]]] = {}
+        self.host: dict[int, dict[str, tuple[list[Any], list[Any]]]] = {}
 
 
 class Pack:
     """The stacked states of trials that are alike.
+
+    They take turns: those of one turn are stacked, and computed at once. On all but CPUs there is one turn.
 
     Args:
       group: what the trials have in common.
@@ -184,21 +190,25 @@ class Pack:
 
     Attributes:
       size: the number of rows, which the devices divide evenly.
+      turn: how many of them take one turn, each time those that come next.
     """
 
     def __init__(self, group: Group, members: Sequence[Member], states: Sequence[TrainState], size: int):
         self._group = group
         devices = jax.devices()[:size]
-        size = -(-size // len(devices)) * len(devices)
-        self._members = [*members, *[members[0]] * (size - len(members))]
+        each = -(-size // len(devices))
+        self.size = each * len(devices)
+        self._members = [*members, *[members[0]] * (self.size - len(members))]
         self._devices = devices
+        self._at_once = group.at_once(each)
+        self.turn = self._at_once * len(devices)
         self._mesh = None
         if len(devices) > 1:
             self._mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-        self.size = size
-        self._ready: dict[Any, tuple[Any, Any]] = {}
+        self._ready: dict[Any, tuple[Any, list[Any]]] = {}
         self._taken: tuple[int, TrainState] | None = None
-        self._state = self._stack([*states, *[states[0]] * (size - len(states))])
+        rows = [*states, *[states[0]] * (self.size - len(states))]
+        self._states = [self._stack(self._of_turn(rows, turn)) for turn in range(self.size // self.turn)]
 
     def update(self, rows: Sequence[int], batches: Sequence[PyTree]) -> PackedMetrics:
         """Makes an update of some trials.
@@ -208,11 +218,16 @@ class Pack:
           batches: of each row; one for all if it is only one.
         """
         shared = len(batches) == 1
-        batch = batches[0] if shared else jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+        batch: Any = batches[0]
+        if not shared:
+            by_turn = {turn: self._of_turn(batches, turn) for turn in self._turns(rows)}
+            batch = {turn: jax.tree.map(lambda *leaves: np.stack(leaves), *own) for turn, own in by_turn.items()}
         self._taken = None
         shapes = (self._group.first.state, batches[0])
-        self._state, metrics = self._call("update", rows, shapes, (self._state, batch), (False, shared))
-        return PackedMetrics(metrics)
+        made = self._call("update", rows, shapes, (self._states, batch), (False, shared))
+        for turn, (state, _) in made.items():
+            self._states[turn] = state
+        return PackedMetrics({turn: metrics for turn, (_, metrics) in made.items()})
 
     def evaluate(
         self, params: Mapping[int, PyTree], split: str, should_stop: Callable[[], bool]
@@ -228,7 +243,8 @@ class Pack:
           By row, metrics by name, or None if `should_stop` said so, or what went wrong with this trial.
         """
         rows, some = list(params), next(iter(params.values()))
-        stacked = self._stack([params.get(row, some) for row in range(len(self._members))])
+        each = [params.get(row, some) for row in range(self.size)]
+        stacked = {turn: self._stack(self._of_turn(each, turn)) for turn in self._turns(rows)}
         batches = self._members[rows[0]].experiment.task.eval_batches(split)
         sums = {row: MetricSums() for row in params}
         pending: list[Any] = []
@@ -243,17 +259,18 @@ class Pack:
                 carry = self._call("carry", rows, (weights, batch), (stacked, batch), (False, True))
                 shape = self._group.first.program("carry", weights, batch).result
             shapes = (weights, batch, shape)
-            metrics, carry = self._call("evaluation", rows, shapes, (stacked, batch, carry), (False, True, False))
-            pending.append(metrics)
+            made = self._call("evaluation", rows, shapes, (stacked, batch, carry), (False, True, False))
+            carry = {turn: after for turn, (_, after) in made.items()}
+            pending.append({turn: metrics for turn, (metrics, _) in made.items()})
             if len(pending) == IN_FLIGHT:
-                _drain(pending, sums)
-        _drain(pending, sums)
+                self._drain(pending, sums)
+        self._drain(pending, sums)
         results: dict[int, dict[str, float] | Exception | None] = {}
-        for row, each in sums.items():
+        for row, total in sums.items():
             task = self._members[row].experiment.task
             try:
                 scores = task.scores(params[row], split, should_stop)
-                results[row] = None if scores is None else task.metrics(each.as_dict()) | scores
+                results[row] = None if scores is None else task.metrics(total.as_dict()) | scores
             except Exception as error:  # of this trial; the others go on
                 results[row] = error
         return results
@@ -261,31 +278,65 @@ class Pack:
     def take(self, row: int) -> TrainState:
         """Returns the state of one trial."""
         if self._taken is None or self._taken[0] != row:
-            each = self.size // len(self._devices)
-            shard = jax.tree.map(lambda leaf: _on_device(leaf, self._devices[row // each]), self._state)
-            self._taken = (row, _take(shard, row % each))
+            turn, place = divmod(row, self.turn)
+            device = self._devices[place // self._at_once]
+            shard = jax.tree.map(lambda leaf: _on_device(leaf, device), self._states[turn])
+            self._taken = (row, _take(shard, place % self._at_once))
         return self._taken[1]
 
     def put(self, row: int, state: TrainState) -> None:
         """Replaces the state of one trial."""
-        self._state = self._placed(_put(self._state, row, state))
+        turn, place = divmod(row, self.turn)
+        self._states[turn] = self._placed(_put(self._states[turn], place, state))
         self._taken = (row, state)
 
-    def _call(self, name: str, rows: Sequence[int], shapes: tuple, arguments: tuple, shared: tuple[bool, ...]) -> Any:
-        """Runs a function of some trials; `shapes` are those of one trial's arguments, the second a batch."""
+    def _call(
+        self, name: str, rows: Sequence[int], shapes: tuple, arguments: tuple, shared: tuple[bool, ...]
+    ) -> dict[int, Any]:
+        """Runs a function of some trials; returns the results by turn.
+
+        Args:
+          name: of the function.
+          rows: of the trials.
+          shapes: of one trial's arguments, of which the second is a batch.
+          arguments: of the function, by turn where they are not shared.
+          shared: which of them all trials have in common.
+        """
         leaves, structure = jax.tree.flatten(shapes[1])
         key = (name, shared, structure, *(leaf.shape for leaf in leaves))  # of the others there is one shape
-        active = np.zeros(len(self._members), bool)
+        active = np.zeros(self.size, bool)
         active[list(rows)] = True
-        if key not in self._ready:
-            numbers = self._placed(self._group.numbers(self._members, name, *shapes))
-            function = self._group.function(name, *shapes).compiled(self._mesh, numbers, (active, *arguments), shared)
-            self._ready[key] = function, numbers
-        function, numbers = self._ready[key]
-        try:
-            return function(numbers, active, *arguments)
-        except jax.errors.JaxRuntimeError as error:
-            raise out_of_memory(error, len(self._members)) from error
+        results = {}
+        for turn in self._turns(rows):
+            own = (each if same else each[turn] for each, same in zip(arguments, shared, strict=True))
+            given = (self._of_turn(active, turn), *own)
+            if key not in self._ready:
+                numbers = self._group.numbers(self._members, name, *shapes)
+                by_turn = [
+                    self._placed({index: self._of_turn(each, at) for index, each in numbers.items()})
+                    for at in range(len(self._states))
+                ]
+                function = self._group.function(name, *shapes).compiled(self._mesh, by_turn[turn], given, shared)
+                self._ready[key] = function, by_turn
+            function, by_turn = self._ready[key]
+            try:
+                results[turn] = function(by_turn[turn], *given)
+            except jax.errors.JaxRuntimeError as error:
+                raise out_of_memory(error, len(self._members)) from error
+        return results
+
+    def _turns(self, rows: Sequence[int]) -> list[int]:
+        return sorted({row // self.turn for row in rows})
+
+    def _of_turn(self, rows: Any, turn: int) -> Any:
+        return rows[turn * self.turn : (turn + 1) * self.turn]
+
+    def _drain(self, pending: list[Any], sums: Mapping[int, MetricSums]) -> None:
+        for metrics in jax.device_get(pending):
+            for row, each in sums.items():
+                turn, place = divmod(row, self.turn)
+                each.add({name: (total[place], count[place]) for name, (total, count) in metrics[turn].items()})
+        pending.clear()
 
     def _stack(self, trees: Sequence[PyTree]) -> PyTree:
         if self._mesh is not None:
@@ -328,19 +379,14 @@ class PackedSlot(Slot):
 
     def fetch(self, metrics: list[Any]) -> list[dict[str, Any]]:
         """Waits for the metrics of updates, and returns those of this trial as numbers."""
+        assert self._pack is not None
         waiting = [each for each in metrics if each.device is not None]
         for each, host in zip(waiting, jax.device_get([each.device for each in waiting]), strict=True):
-            each.host = {name: (total.tolist(), count.tolist()) for name, (total, count) in host.items()}
+            each.host = jax.tree.map(np.ndarray.tolist, host)
             each.device = None
-        row = self._row
-        return [{name: (total[row], count[row]) for name, (total, count) in each.host.items()} for each in metrics]
-
-
-def _drain(pending: list[Any], sums: Mapping[int, MetricSums]) -> None:
-    for metrics in jax.device_get(pending):
-        for row, each in sums.items():
-            each.add({name: (total[row], count[row]) for name, (total, count) in metrics.items()})
-    pending.clear()
+        turn, place = divmod(self._row, self._pack.turn)
+        of_turn = (each.host[turn] for each in metrics)
+        return [{name: (total[place], count[place]) for name, (total, count) in each.items()} for each in of_turn]
 
 
 def _on_device(leaf: jax.Array, device: Any) -> jax.Array:

@@ -75,41 +75,33 @@ class PackedFunction:
         updates = self._name == "update"
         size = len(arguments[0])
         rows = size if mesh is None else size // mesh.size
-        chunk = self._at_once(rows)
+        at_once = self.at_once(rows)
+        common = (False, False, *shared)
 
         def one(numbers: Mapping[int, Any], active: Any, *arguments: Any) -> Any:
             result = self._template.run(numbers, *arguments)
-            if updates:
+            if updates and rows > 1:  # a turn of one trial is not taken at all where it is not active
                 state = jax.tree.map(lambda new, old: jnp.where(active, new, old), result[0], arguments[0])
                 return state, result[1]
             return result
 
-        at_once = one if chunk == 1 else jax.vmap(one, in_axes=(0, 0, *(None if same else 0 for same in shared)))
+        def of_all(*arguments: Any) -> Any:
+            stacked = [each for each, same in zip(arguments, common, strict=True) if not same]
 
-        def skip(numbers: Mapping[int, Any], active: Any, *arguments: Any) -> Any:
-            shapes = jax.eval_shape(at_once, numbers, active, *arguments)
-            result = jax.tree.map(lambda each: jnp.zeros(each.shape, each.dtype), shapes[1] if updates else shapes)
-            return (arguments[0], result) if updates else result
-
-        def in_turn(numbers: Mapping[int, Any], active: Any, *arguments: Any) -> Any:
-            of_all = (False, False, *shared)
-
-            def run(part: list[Any]) -> Any:
+            def of_one(part: list[Any]) -> Any:
                 own = iter(part)
-                given = [all_have if same else next(own) for all_have, same in zip(everything, of_all, strict=True)]
-                return jax.lax.cond(given[1].any(), at_once, skip, *given)
+                return one(*(each if same else next(own) for each, same in zip(arguments, common, strict=True)))
 
-            everything = (numbers, active, *arguments)
-            stacked = [each for each, same in zip(everything, of_all, strict=True) if not same]
-            if chunk == 1:
-                return jax.lax.map(run, stacked)
-            parts = jax.tree.map(lambda x: x.reshape(rows // chunk, chunk, *x.shape[1:]), stacked)
-            return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), jax.lax.map(run, parts))
+            if rows == 1:  # what `vmap` makes of products is slower
+                return jax.tree.map(lambda x: x[None], of_one(jax.tree.map(lambda x: x[0], stacked)))
+            if at_once == rows:
+                return jax.vmap(of_one)(stacked)
+            return jax.lax.map(of_one, stacked, batch_size=at_once if at_once > 1 else None)
 
-        function = at_once if chunk == rows > 1 else in_turn
+        function = of_all
         if mesh is not None:
-            of_trials, of_all = PartitionSpec(AXIS), PartitionSpec()
-            specs = (of_trials, of_trials, *(of_all if same else of_trials for same in shared))
+            of_trials = PartitionSpec(AXIS)
+            specs = tuple(PartitionSpec() if same else of_trials for same in common)
             function = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=of_trials, check_vma=False)
         lowered = jax.jit(function, donate_argnums=(2,) if updates else ()).lower(numbers, *arguments)
         try:
@@ -119,15 +111,15 @@ class PackedFunction:
         _check_memory(compiled, size)
         return compiled
 
-    def _at_once(self, rows: int) -> int:
-        """Returns how many trials of a device are computed at once; others wait for their turn within the step.
+    def at_once(self, rows: int) -> int:
+        """Returns how many of a device's trials are best computed at once, a divisor of their number.
 
-        A CPU gains by this what calls of small operations cost, as long as what the loops keep stays in its cache, and
-        loses several times as much when it does not.
+        A CPU gains by this what calls of small operations cost, as long as weights and what the loops keep stay in its
+        cache, and loses several times as much when they do not.
         """
         if jax.default_backend() != "cpu":
             return rows
-        most = max(1, _CACHE // max(1, self._template.kept_by_loops))
+        most = max(1, _CACHE // max(1, self._template.size))
         return max(count for count in range(1, min(most, rows) + 1) if rows % count == 0)
 
 

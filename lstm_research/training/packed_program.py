@@ -77,7 +77,7 @@ class TracedProgram:
       numbers: every literal and constant in it, in the order of the record.
       inputs: shapes and types of the arguments.
       result: shapes and types of the result.
-      kept_by_loops: the bytes of what its loops return, of all their steps.
+      size: the bytes of its arguments and of what its loops return, of all their steps: what it goes over.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any):
@@ -89,7 +89,7 @@ class TracedProgram:
         self._out_tree: Any = jax.tree.structure(out)
         self._in_tree = jax.tree.structure(arguments)
         self._body = self._read(closed)
-        self.kept_by_loops = _kept_by_loops(self._body)
+        self.size = sum(map(_bytes, closed.jaxpr.invars)) + _kept_by_loops(self._body)
 
     def is_like(self, other: "TracedProgram") -> bool:
         """Whether this program and another one are the same but for numbers."""
@@ -273,10 +273,14 @@ def _kept_by_loops(body: _Body) -> int:
     total = 0
     for step in body.steps:
         if step.equation.primitive.name == "scan":
-            total += sum(math.prod(var.aval.shape) * var.aval.dtype.itemsize for var in step.equation.outvars)
+            total += sum(map(_bytes, step.equation.outvars))
         else:
             total += sum(map(_kept_by_loops, _all(step.bodies)))
     return total
+
+
+def _bytes(variable: Any) -> int:
+    return int(math.prod(variable.aval.shape) * variable.aval.dtype.itemsize)
 
 
 def _all(bodies: Mapping[str, Sequence[_Body]]) -> Iterator[_Body]:

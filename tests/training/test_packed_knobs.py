@@ -13,7 +13,7 @@ from lstm_research.common.errors import UserError
 from lstm_research.tasks import TASKS
 from lstm_research.training.evaluation import Evaluator
 from lstm_research.training.experiment import Experiment, data_of
-from lstm_research.training.pack import Group, Member, Pack
+from lstm_research.training.pack import Group, Member, Pack, PackedSlot
 
 # Of each kind of use one: an optimiser's rule, its schedule, a mask, the loss, the start, and sizes that do not pack.
 SAMPLE = {
@@ -73,11 +73,14 @@ def test_two_values_of_a_number_pack_or_make_two_programs(task: str, key: str) -
     pack = Pack(group, members, states, 2)
     batches = [experiment.task.train_batches(experiment.seed) for experiment in experiments]
     for step in range(2):
-        packed = jax.device_get(pack.update([0, 1], [batches[0][step], batches[1][step]]).device)
+        made = pack.update([0, 1], [batches[0][step], batches[1][step]])
         for row, experiment in enumerate(experiments):
             states[row], metrics = experiment.train_step(states[row], batches[row][step])
+            slot = PackedSlot()
+            slot.join(pack, row)
+            (packed,) = slot.fetch([made])
             for name, pair in metrics.items():
-                np.testing.assert_allclose([each[row] for each in packed[name]], pair, rtol=1e-4, atol=1e-6)
+                np.testing.assert_allclose(packed[name], pair, rtol=1e-4, atol=1e-6)
     params = {row: state.evaluated for row, state in enumerate(states)}
     for row, values in pack.evaluate(params, "valid", lambda: False).items():
         assert values == pytest.approx(

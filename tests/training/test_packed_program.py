@@ -102,6 +102,14 @@ def test_an_operation_that_is_not_known_is_left_as_it_is() -> None:
     assert TracedProgram(lambda x: replaced(x) + 1, x).run({}, x).tolist() == [2, 3, 4]
 
 
+def test_a_turn_is_as_many_as_the_cache_holds_weights_and_loops_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, xs = np.ones(500, np.float32), np.ones(250, np.float32)
+    program = TracedProgram(lambda w, xs: lax.scan(lambda c, x: (c + x, c * x), w.sum(), xs), weights, xs)
+    assert program.size == 4 * (500 + 250 + 1 + 250)
+    monkeypatch.setattr(packed_function, "_CACHE", 3 * program.size)
+    assert [PackedFunction("update", program).at_once(rows) for rows in (1, 2, 4, 6)] == [1, 2, 2, 3]
+
+
 def test_other_operations_are_other_programs() -> None:
     x = jnp.ones(2)
     assert not TracedProgram(lambda x: x * 2.0, x).is_like(TracedProgram(lambda x: x + 2.0, x))
