@@ -35,8 +35,8 @@ def runs(
 
 TEXT = ("model.embedding_size=64", "model.num_params=350000")
 REVIEWS = ("model.embedding_size=64", "model.num_params=700000")
-PAIRS = ("model.embedding_size=128", "model.num_params=1500000", "training.num_steps=1500", "training.eval_every=500")
-SOUND = ("model.num_layers=1", "model.num_params=150000", "training.num_steps=800")
+PAIRS = ("model.embedding_size=64", "model.num_params=800000", "training.num_steps=1000", "training.eval_every=500")
+SOUND = ("model.num_layers=1", "model.num_params=150000", "training.num_steps=600")
 SERIES = ("model.num_params=60000", "training.num_steps=600")
 
 TEXT_GPU = (

@@ -21,6 +21,20 @@ LOOK_AROUND_SECONDS = 10.0
 DONE, NOTHING_FINISHED, INTERRUPTED, PREEMPTED = 0, 1, 130, 143
 
 
+def end_trial(study: Study, display: Display, trial: Trial, state: str, reason: str) -> None:
+    """Ends a trial with a state of `ENDS` and the reason."""
+    trial.end(state, reason)
+    study.report(trial)  # what it wrote since the last look
+    study.tell(trial)
+    display.ended(trial)
+
+
+def say_stopped(signal: str, display: Display) -> int:
+    """Says that a signal stopped the sweep; returns the exit code."""
+    display.say(f"stopped by {signal}; the same command goes on")
+    return INTERRUPTED if signal == "SIGINT" else PREEMPTED
+
+
 class Driver:
     """Runs the trials of a sweep to their ends.
 
@@ -63,8 +77,7 @@ class Driver:
             while not self._is_done():
                 if signals.requested is not None:
                     self._stop_all()
-                    display.say(f"stopped by {signals.requested}; the same command goes on")
-                    return INTERRUPTED if signals.requested == "SIGINT" else PREEMPTED
+                    return say_stopped(signals.requested, display)
                 self._start_more()
                 display.update([trial for trial, _ in self._running.values()])
                 time.sleep(self._poll_seconds)
@@ -142,7 +155,7 @@ class Driver:
             self._refuse(trial, end[1])
         else:
             self._give_up_refused()
-            self._end(trial, *end)
+            end_trial(self._study, self._display, trial, *end)
 
     def _refuse(self, trial: Trial, reason: str) -> None:
         trial.reason = reason
@@ -159,17 +172,10 @@ class Driver:
     def _give_up_refused(self) -> None:
         refused, self._refused = self._refused, []
         for trial in refused:
-            self._end(trial, FAILED, trial.reason)
-
-    def _end(self, trial: Trial, state: str, reason: str) -> None:
-        trial.end(state, reason)
-        self._study.report(trial)  # what it wrote since the last look
-        self._study.tell(trial)
-        self._display.ended(trial)
+            end_trial(self._study, self._display, trial, FAILED, trial.reason)
 
     def _put_back(self, trial: Trial) -> None:
-        trial.state, trial.reason = WAITING, ""
-        trial.write()
+        trial.wait()
         self._waiting.append(trial)
 
     def _stop_all(self) -> None:
@@ -180,7 +186,6 @@ class Driver:
                 if job.has_ended():
                     del jobs[number]
                     if trial.state == RUNNING and trial.how_it_ended(job.code) is None:
-                        trial.state = WAITING
-                        trial.write()
+                        trial.wait()
             self._display.update([trial for trial, _ in jobs.values()])
             time.sleep(min(self._poll_seconds, 0.2))

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from lstm_research.common.errors import UserError
 from lstm_research.sweeps.definition import SweepDefinition
 from lstm_research.sweeps.display import Display
-from lstm_research.sweeps.driver import DONE, INTERRUPTED, NOTHING_FINISHED, PREEMPTED
+from lstm_research.sweeps.driver import DONE, NOTHING_FINISHED, end_trial, say_stopped
 from lstm_research.sweeps.process import is_alive
 from lstm_research.sweeps.results import read_sweep
 from lstm_research.sweeps.study import Study
-from lstm_research.sweeps.trial import DIVERGED, FAILED, FINISHED, PRUNED, PRUNING, RUNNING, WAITING, Trial
+from lstm_research.sweeps.trial import DIVERGED, FAILED, FINISHED, PRUNED, PRUNING, RUNNING, Trial
 from lstm_research.training import run
 from lstm_research.training.loop import Start
 from lstm_research.training.packed import USER_ERROR, Outcome, Packer
@@ -45,19 +45,18 @@ class PackedEngine:
                     raise UserError(
                         f"trial {trial.number} still runs as another engine started it; wait for it, or stop it"
                     )
-                end = trial.how_it_ended(None) if trial.state == PRUNING else None
-                if end is None:
+                over = trial.how_it_ended(None) if trial.state == PRUNING else None
+                if over is None:
                     waiting.append(trial)
                 else:
-                    _tell(study, display, trial, *end)
+                    end_trial(study, display, trial, *over)
             while not signals.should_stop():
                 waiting += self._ask(sweep, study, len(waiting))
                 if not waiting:
                     break
                 waiting = _Batch(sweep, study, display, waiting).train(self._packer, signals)
             if signals.requested is not None:
-                display.say(f"stopped by {signals.requested}; the same command goes on")
-                return INTERRUPTED if signals.requested == "SIGINT" else PREEMPTED
+                return say_stopped(signals.requested, display)
             display.finish()
         return DONE if read_sweep(sweep.folder).best is not None else NOTHING_FINISHED
 
@@ -133,8 +132,7 @@ class _Batch:
     def _end(self, index: int, outcome: Outcome) -> None:
         trial = self._trials[index]
         if outcome.code == run.PREEMPTED and trial.state != PRUNING:
-            trial.state = WAITING
-            trial.write()
+            trial.wait()
             self._unfinished.append(trial)
         elif outcome.code == USER_ERROR:
             trial.reason = outcome.reason.replace(str(trial.workdir), "its workdir")
@@ -143,22 +141,14 @@ class _Batch:
             diverged = Workdir(trial.workdir).read_status().get("state") == "diverged"
             states = {run.FINISHED: FINISHED, run.PREEMPTED: PRUNED}
             state = states.get(outcome.code, DIVERGED if diverged else FAILED)
-            _tell(self._study, self._display, trial, state, outcome.reason)
+            end_trial(self._study, self._display, trial, state, outcome.reason)
 
     def _settle_refused(self) -> None:
         """Ends trials that were refused, unless all of the first ones were for the same reason, as others would be."""
         reasons = {trial.reason for trial in self._refused}
         if len(self._refused) == len(self._trials) and len(reasons) == 1 and self._study.num_told == 0:
             for trial in self._refused:  # they have not had their chance: what is wrong may be put right
-                trial.state, trial.reason = WAITING, ""
-                trial.write()
+                trial.wait()
             raise UserError(f"the first trials are all refused: {reasons.pop()}")
         for trial in self._refused:
-            _tell(self._study, self._display, trial, FAILED, trial.reason)
-
-
-def _tell(study: Study, display: Display, trial: Trial, state: str, reason: str) -> None:
-    trial.end(state, reason)
-    study.report(trial)  # what it wrote since the last look
-    study.tell(trial)
-    display.ended(trial)
+            end_trial(self._study, self._display, trial, FAILED, trial.reason)

@@ -121,6 +121,11 @@ class Trial:
         tests = [line for line in lines if line["split"] == "test"]
         self.test = {key: value for key, value in tests[-1].items() if key not in _NOT_METRICS} if tests else {}
 
+    def wait(self) -> None:
+        """Records that it is to be started, or started again."""
+        self.state, self.reason = WAITING, ""
+        self.write()
+
     def end(self, state: str, reason: str = "") -> None:
         """Collects the results and sets a state of `ENDS`; `Study.tell` records it."""
         self.collect()

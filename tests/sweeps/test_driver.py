@@ -81,7 +81,7 @@ MOMENTS = {
     "running, no process": (TrialProcess, "start", 0, "before"),
     "a process, and nobody wrote so": (TrialProcess, "start", 1, "after"),
     "its place is recorded": (driver.Driver, "_start_more", 0, "after"),
-    "the process has ended": (driver.Driver, "_end", 0, "before"),
+    "the process has ended": (driver, "end_trial", 0, "before"),
     "the result is not recorded": (Study, "tell", 1, "before"),
     "the result is recorded": (optuna.study.Study, "tell", 1, "before"),
     "Optuna knows": (optuna.study.Study, "tell", 0, "after"),
