@@ -92,12 +92,16 @@ def print_ranking(task: str, rows: list[Row]) -> None:
 
 
 def print_importance(by_task: dict[str, list[Row]]) -> None:
-    """Prints the share of the variance of the validation loss that each key explains."""
+    """Prints the share of the variance of the validation loss that each key explains.
+
+    It is that of the trials' ranks: of the losses, a few trials that all but diverged would be all the variance.
+    """
     print("\n| share of the variance | " + " | ".join(by_task) + " |")
     print("| --- " * (len(by_task) + 1) + "|")
     shares = {}
     for task, rows in by_task.items():
-        shares[task] = importances([(row.trial.overrides, row.valid) for row in rows if np.isfinite(row.valid)])
+        ranks = stats.rankdata([np.inf if np.isnan(row.valid) else row.valid for row in rows])
+        shares[task] = importances([(row.trial.overrides, rank) for row, rank in zip(rows, ranks, strict=True)])
     for key in dict.fromkeys(key for each in shares.values() for key in each):
         print(f"| `{key}` | " + " | ".join(f"{100 * each.get(key, 0):.0f} %" for each in shares.values()) + " |")
 

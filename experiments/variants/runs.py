@@ -35,7 +35,11 @@ def runs(
 
 TEXT = ("model.embedding_size=64", "model.num_params=350000")
 REVIEWS = ("model.embedding_size=64", "model.num_params=700000")
-PAIRS = ("model.embedding_size=64", "model.num_params=800000", "training.num_steps=1000", "training.eval_every=500")
+PAIRS = (
+    *("vocabulary.size=1500", "task.batch_size=32", "model.embedding_size=64", "model.num_params=600000"),
+    *("training.num_steps=800", "training.eval_every=400", "optimizer.schedule.warmup_steps=100"),
+    "training.average_decay=0.99",
+)
 SOUND = ("model.num_layers=1", "model.num_params=150000", "training.num_steps=600")
 SERIES = ("model.num_params=60000", "training.num_steps=600")
 
