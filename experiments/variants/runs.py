@@ -40,7 +40,7 @@ PAIRS = (
     *("training.num_steps=800", "training.eval_every=400", "optimizer.schedule.warmup_steps=100"),
     "training.average_decay=0.99",
 )
-SOUND = ("model.num_layers=1", "model.num_params=150000", "training.num_steps=600")
+SOUND = ("model.num_layers=1", "model.num_params=150000", "training.num_steps=400")
 SERIES = ("model.num_params=60000", "training.num_steps=600")
 
 TEXT_GPU = (
