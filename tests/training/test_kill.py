@@ -66,7 +66,7 @@ def test_kills_at_random_moments(tmp_path: Path, request: pytest.FixtureRequest)
     rng = random.Random(20)
     reference = start(tmp_path / "reference", delay=0.0)
     workdir = tmp_path / "killed"
-    num_kills = 10 if request.config.getoption("--whole") else 4
+    num_kills = 10 if request.config.getoption("--whole") else 3
     for life in range(num_kills):
         process = start(workdir)
         if life == 0:  # between the making of the workdir and the first checkpoint
