@@ -41,7 +41,7 @@ PAIRS = (
     "training.average_decay=0.99",
 )
 SOUND = ("model.num_layers=1", "model.num_params=150000", "training.num_steps=400")
-SERIES = ("model.num_params=60000", "training.num_steps=600")
+SERIES = ("model.num_params=60000",)
 
 TEXT_GPU = (
     *("dataset.part=all", "model.embedding_size=128", "model.num_params=4000000", "training.num_steps=10000"),
@@ -60,7 +60,7 @@ GROUPS: dict[str, list[Run]] = {
         *runs("speech", "speech.py:forward", SOUND, CELLS_AND_DIRECTIONS),
         *runs("speech", "speech.py:listen_attend_spell", SOUND, LISTENER),
     ],
-    "forecasting": runs("forecasting", "forecasting.py:encoder_decoder", SERIES, CELLS),
+    "forecasting": runs("forecasting", "forecasting.py", SERIES, CELLS),
     "language_gpu": runs("language_gpu", "quickstart.py", TEXT_GPU, CELLS, 5),
     "sentiment_gpu": runs("sentiment_gpu", "sentiment.py:imdb,forward,last", REVIEWS_GPU, CLASSIFIERS, 5),
     "translation_gpu": runs("translation_gpu", "translation.py:no_attention", PAIRS_GPU, TRANSLATORS, 5),
@@ -68,5 +68,5 @@ GROUPS: dict[str, list[Run]] = {
         *runs("speech_gpu", "speech.py:czech,forward", SOUND_GPU, CELLS_AND_DIRECTIONS, 5),
         *runs("speech_gpu", "speech.py:czech,listen_attend_spell", SOUND_GPU, LISTENER, 5),
     ],
-    "forecasting_gpu": runs("forecasting_gpu", "forecasting.py:traffic,encoder_decoder", SERIES_GPU, CELLS, 5),
+    "forecasting_gpu": runs("forecasting_gpu", "forecasting.py:traffic", SERIES_GPU, CELLS, 5),
 }
