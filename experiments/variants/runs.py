@@ -37,7 +37,7 @@ TEXT = ("model.embedding_size=64", "model.num_params=350000")
 REVIEWS = ("model.embedding_size=64", "model.num_params=700000")
 PAIRS = (
     *("vocabulary.size=1500", "task.batch_size=32", "model.embedding_size=64", "model.num_params=600000"),
-    *("training.num_steps=800", "training.eval_every=400", "optimizer.schedule.warmup_steps=100"),
+    *("training.num_steps=2000", "training.eval_every=1000", "optimizer.schedule.warmup_steps=100"),
     "training.average_decay=0.99",
 )
 SOUND = ("model.num_layers=1", "model.num_params=150000", "training.num_steps=400")
