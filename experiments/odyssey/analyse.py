@@ -128,6 +128,7 @@ def draw_ranking(by_task: dict[str, list[Row]], path: Path) -> None:
             axes.plot([x - 0.3, x + 0.3], [np.median(values)] * 2, color="#e0792b")
         axes.set_xticks(range(len(variants)), [name.removesuffix("_lstm") for name in variants], rotation=60)
         axes.set_title(task, fontsize=10)
+        axes.set_yscale("log")
         axes.set_ylabel("validation loss")
         axes.grid(alpha=0.3)
     save_figure(figure, path, "the figure")
