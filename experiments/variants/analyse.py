@@ -37,7 +37,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def by_variant(task: str, results: list[dict[str, str]]) -> dict[str, np.ndarray]:
     """Returns the test metric of each seed by variant."""
-    metric, _, factor = METRICS[task.removesuffix("_gpu")]
+    metric, _, factor = METRICS[task.partition("_")[0]]
     found: dict[str, list[float]] = {}
     for row in results:
         if row["group"] == task:
@@ -58,7 +58,7 @@ def main() -> None:
     figure = Figure(figsize=(4.2 * len(tasks), 3.6), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         variants = by_variant(task, results)
-        title = METRICS[task.removesuffix("_gpu")][1]
+        title = METRICS[task.partition("_")[0]][1]
         print(f"\n| {task} | {title} | seeds | ms a step | MiB |\n| --- | --- | --- | --- | --- |")
         for x, (name, values) in enumerate(variants.items()):
             axes.plot(np.full(len(values), x), values, ".", color="#3b82c4", alpha=0.6)
