@@ -15,8 +15,9 @@ CELLS = {
 }
 CELLS_AND_DIRECTIONS = CELLS | {"bidirectional": ("model.bidirectional=True",)}
 CLASSIFIERS = CELLS_AND_DIRECTIONS | {"attention": ("model.pooling=('attention',)",)}
+# The encoders of translators read in both directions.
 TRANSLATORS = CELLS | {
-    "bidirectional": ("model.bidirectional_layers=1",),
+    "forward": ("model.bidirectional_layers=0",),
     "attention": ("model.attention.name=general",),
 }
 # Attention over the sound is a model of its own, in one direction as the others are.
