@@ -7,6 +7,7 @@ A study's `configs.json` has them, beside its results.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -31,7 +32,14 @@ def get_config(name: str = "") -> ConfigDict:
     configs = json.loads((HERE / study / "configs.json").read_text())
     if run not in configs:
         raise UserError(f"no run {run!r} in experiments/{study}/configs.json; it has {', '.join(configs)}")
-    return ConfigDict(configs[run])
+    return ConfigDict(_with_tuples(configs[run]))
+
+
+def _with_tuples(value: Any) -> Any:
+    """Returns a value with the tuples that JSON has as lists."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(each) for key, each in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def write_configs(study: Path, workdirs: dict[str, Path], runs: Path) -> None:

@@ -188,6 +188,7 @@ def test_no_slurm_is_one_line(
     assert 'error: Could not detect "srun"' in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # submitit's process, other than this one, has no JAX
 def test_a_job_hands_on_what_preempts_it(slurm: Any, stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
     start = subprocess.Popen
 

@@ -30,7 +30,7 @@ def get_config():
 """
 TRAINING = {"num_steps": 450, "log_every": 25, "eval_every": 75, "checkpoint_every": 50, "average_decay": 0.9}
 # With a carry, with batches by length, and with what is decoded; the others with --whole.
-SAMPLE = ("language_modelling", "speech_recognition", "translation")
+SAMPLE = ("language_modelling", "speech_recognition")
 LINES = 10  # of `metrics.jsonl`, that are there when it is killed
 # What one process has compiled, the next ones need not.
 CACHE = {

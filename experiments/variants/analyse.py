@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 METRICS = {
     "language": ("bits_per_character", "bits per character", 1.0),
     "sentiment": ("accuracy", "accuracy, %", 100.0),
-    "translation": ("bleu", "BLEU", 1.0),
+    "translation": ("perplexity", "perplexity", 1.0),
     "speech": ("cer", "character error rate, %", 100.0),
     "forecasting": ("mse", "squared error", 1.0),
 }

@@ -321,7 +321,7 @@ def test_bad_trials_are_pruned_and_their_runs_saved(tmp_path: Path) -> None:
 
 
 def test_a_driver_that_dies_while_it_prunes_prunes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep = fake_sweep(tmp_path / "sweep", points=[{"x": 0.0}, {"x": 2.0, "steps": 200}], pruner="asha")
+    sweep = fake_sweep(tmp_path / "sweep", points=[{"x": 0.0}, {"x": 2.0, "steps": 200, "delay": 0.05}], pruner="asha")
 
     def dying(self: TrialProcess) -> bool:
         raise Death
