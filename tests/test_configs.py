@@ -260,6 +260,18 @@ def test_a_frozen_config_of_a_study_builds(study: str, run: str, monkeypatch: py
     Experiment.from_config(config, files=stored_files(config))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("oddyssey,order", "no study 'oddyssey'"), ("odyssey,ordr", "no run 'ordr' in .*language, order")],
+)
+def test_a_frozen_config_that_is_not_there_is_one_line(
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    with pytest.raises(UserError, match=message):
+        importlib.import_module("frozen").get_config(name)
+
+
 def test_groups_of_a_study_may_stand_after_its_flags(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
