@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from lstm_research.models.recurrence.engines import stacked
+from lstm_research.models.recurrence.mesh import stacked
 from lstm_research.training.evaluation import IN_FLIGHT, make_evaluation_step, num_rows
 from lstm_research.training.experiment import check_sections
 from lstm_research.training.metrics import MetricSums

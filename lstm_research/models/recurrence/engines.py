@@ -1,10 +1,8 @@
 """Every way to run a cell through time, and which one to take."""
 
-import contextlib
-import contextvars
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +14,7 @@ from lstm_research.models.recurrence.chunked import chunked, chunked_refusal
 from lstm_research.models.recurrence.cudnn import cudnn, cudnn_refusal
 from lstm_research.models.recurrence.fused import fused
 from lstm_research.models.recurrence.masks import RecurrentMasks
+from lstm_research.models.recurrence.mesh import are_stacked
 from lstm_research.models.recurrence.scan import scan
 
 
@@ -46,19 +45,6 @@ ENGINES: Mapping[str, Engine] = {
     "scan": Engine(scan),
 }
 """Every engine by the name that configs use; "auto" picks one of them."""
-
-
-_STACKED = contextvars.ContextVar("stacked", default=False)
-
-
-@contextlib.contextmanager
-def stacked() -> Iterator[None]:
-    """While entered, "auto" takes an engine that runs several models at once where `jax.vmap` stacks them later on."""
-    token = _STACKED.set(True)
-    try:
-        yield
-    finally:
-        _STACKED.reset(token)
 
 
 _portable_cudnn = functools.partial(cudnn, portable=True)
@@ -97,7 +83,7 @@ def pick_engine(
         return name, engine.run
     if refusal is None and jax.device_count() > 1:
         refusal = f"a batch that is divided among {jax.device_count()} devices would be gathered on each"
-    if refusal is None and _STACKED.get():
+    if refusal is None and are_stacked():
         refusal = "it would run stacked models one after another"
     taken = "fused" if refusal else "cudnn"
     why = f"engine 'cudnn' cannot serve it: {refusal}" if refusal else "it is the device's own"

@@ -27,7 +27,7 @@ from lstm_research.common.arrays import Array, Bool, Float, Params
 from lstm_research.models.cells.base import Carry, Cell, GatedCell
 from lstm_research.models.recurrence.linear_map import linear_map
 from lstm_research.models.recurrence.masks import RecurrentMasks
-from lstm_research.models.recurrence.mesh import is_divided_by_hand
+from lstm_research.models.recurrence.mesh import are_stacked, is_divided_by_hand
 from lstm_research.models.recurrence.scan import Step, initial_like, scan, take_step
 
 
@@ -338,12 +338,13 @@ def _without_kernels(params: Params) -> Params:
 
 
 def _over_rows(function: Any, params: Params, operand: Any) -> Array:
-    """Returns `function(params, operand)`, on one CPU with [T, B] as one axis.
+    """Returns `function(params, operand)`, on a CPU with [T, B] as one axis where B is not sharded.
 
     There a product that sums over two axes would first copy the array to swap them. Where the batch is sharded over
     devices, merging its axis with another would gather it on all of them.
     """
-    if jax.default_backend() != "cpu" or jax.device_count() > 1 or is_divided_by_hand():
+    is_sharded = (jax.device_count() > 1 and not are_stacked()) or is_divided_by_hand()
+    if jax.default_backend() != "cpu" or is_sharded:
         return function(params, operand)
     T, B = jax.tree.leaves(operand)[0].shape[:2]
     rows = function(params, jax.tree.map(lambda leaf: leaf.reshape(T * B, *leaf.shape[2:]), operand))

@@ -1,5 +1,8 @@
-"""Sequences that are divided among the devices of a mesh."""
+"""What is divided among the devices of a program: the sequences of a batch, or whole models."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,6 +12,26 @@ from jax.sharding import AxisType
 from lstm_research.common.arrays import Array, Params
 from lstm_research.models.cells.base import Carry
 from lstm_research.models.recurrence.masks import RecurrentMasks
+
+_STACKED = contextvars.ContextVar("stacked", default=False)
+
+
+@contextlib.contextmanager
+def stacked() -> Iterator[None]:
+    """While entered, what is traced is one of several models that `jax.vmap` stacks later on.
+
+    Devices then divide the models, and never the sequences of a batch.
+    """
+    token = _STACKED.set(True)
+    try:
+        yield
+    finally:
+        _STACKED.reset(token)
+
+
+def are_stacked() -> bool:
+    """Whether `stacked` is entered."""
+    return _STACKED.get()
 
 
 def is_divided_by_hand() -> bool:

@@ -12,6 +12,7 @@ from jax.experimental import rnn
 from lstm_research.common.errors import UserError
 from lstm_research.models.cells import CELLS, GRU, LSTM
 from lstm_research.models.recurrence import ENGINES, RecurrentMasks, cudnn, engines, unroll
+from lstm_research.models.recurrence.mesh import stacked
 
 D, H, T, B = 3, 4, 6, 5
 LENGTHS = jnp.array([T, 0, 4, 1, 0])
@@ -225,5 +226,5 @@ def test_auto_takes_another_for_models_that_are_stacked_later(monkeypatch):
         return engines.pick_engine(name, LSTM(H), {}, None, None)[0]
 
     assert picked("auto") == "cudnn"
-    with engines.stacked():
+    with stacked():
         assert (picked("auto"), picked("cudnn")) == ("fused", "cudnn")

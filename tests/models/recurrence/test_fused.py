@@ -10,6 +10,7 @@ import pytest
 from lstm_research.models.cells import CELLS, LSTM, RNN, GatedCell, HiddenCarry, LSTMCarry
 from lstm_research.models.cells.base import apply
 from lstm_research.models.recurrence import RecurrentMasks, unroll
+from lstm_research.models.recurrence.mesh import stacked
 
 # Sizes that no two axes share, so that the shape of a weight gradient is the shape of nothing else.
 D, H, T, B = 5, 7, 11, 3
@@ -214,3 +215,18 @@ def test_masks_that_are_not_differentiated_cost_no_gradient():
         if equation.primitive.name == "scan" and any(v.aval.shape == (T, 1, H) for v in equation.outvars)
     ]
     assert stacked == []
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the product over two axes is slow on CPUs only")
+def test_stacked_models_sum_over_one_axis_on_several_devices(monkeypatch):
+    """Devices divide the models of a pack, not their batches, whose axis may then be merged with that of time."""
+
+    def merges(num_devices):
+        monkeypatch.setattr(jax, "device_count", lambda: num_devices)
+        jax.clear_caches()  # of the loops that were traced with another number
+        return f"f32[{T * B},{4 * H}]" in str(gradient_program(LSTM(H), "fused")[0])
+
+    assert merges(1)
+    assert not merges(2)
+    with stacked():
+        assert merges(2)
