@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Python compiles a module when it is first imported; compiling all that is installed takes as long as installing it.
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Test processes side by side.
 WORKERS ?= 2
 
@@ -10,12 +12,12 @@ WORKERS ?= 2
 # The stamp files say which lock the environment was made from; a changed lock updates it.
 $(VENV)/.core: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
 $(VENV)/.parity: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[parity]' --no-build-isolation
+	$(PIP) --no-build-isolation -e '.[parity]'
 	touch $@
 
 setup: $(VENV)/.core

@@ -213,7 +213,7 @@ def runs_of_studies() -> list[tuple[str, str, tuple[str, ...]]]:
     return [(study, each.config, each.overrides) for study in studies for each in runs[study]]
 
 
-@pytest.mark.one_in(5)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize(("study", "config", "overrides"), runs_of_studies())
 def test_a_run_of_a_study_builds(study: str, config: str, overrides: tuple[str, ...]) -> None:
     built = with_overrides(config, overrides)

@@ -286,7 +286,7 @@ def cases() -> list[Any]:
     ]
 
 
-@pytest.mark.one_in(5)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize(("task", "key"), cases())
 def test_another_value_changes_what_is_seen(task: str, key: str) -> None:
     before, after = before_and_after(task, key)

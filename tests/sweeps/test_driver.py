@@ -89,6 +89,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_driver_that_dies_at_any_moment_loses_and_doubles_nothing(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -171,9 +171,7 @@ class CrashError(BaseException):
     """Stands for the end of the process: nothing in the package may catch it."""
 
 
-@pytest.mark.parametrize(
-    "moment", [pytest.param(m, marks=[] if m in (2, 6) else pytest.mark.whole) for m in range(1, 7)]
-)
+@pytest.mark.parametrize("moment", [pytest.param(m, marks=[] if m == 2 else pytest.mark.whole) for m in range(1, 7)])
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_killed_at_a_save_and_started_again_all_end_as_if_undisturbed(
     moment: int, packer: Packer, undisturbed: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

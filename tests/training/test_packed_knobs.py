@@ -17,14 +17,12 @@ from lstm_research.training.pack import Group, Member, Pack, PackedSlot
 
 # Of each kind of use one: an optimiser's rule, its schedule, a mask, the loss, the start, and sizes that do not pack.
 SAMPLE = {
-    ("language_modelling", "optimizer[adam].b2"),
     ("language_modelling", "optimizer.schedule[exponential].decay_rate"),
-    ("language_modelling", "optimizer.layer_decay"),
+    ("language_modelling", "optimizer[adam].b2"),
     ("language_modelling", "model.dropout.zoneout_c_rate"),
     ("language_modelling", "model.cell[janet].beta"),
     ("language_modelling", "model.cell[lstm].hidden_size"),
     ("translation", "task[translation].label_smoothing"),
-    ("text_classification", "task[text_classification].label_smoothing"),
 }
 
 

@@ -16,9 +16,11 @@ from lstm_research.training.parallel import Parallel, model_spec
 from lstm_research.training.workdir import config_differences, config_digest
 
 
-def test_eight_devices(tmp_path: Path) -> None:
-    program = Path(__file__).with_name("eight_devices.py")
-    result = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, cwd=tmp_path, check=False)
+def test_eight_devices(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("eight_devices.py"))]
+    if request.config.getoption("--whole"):
+        command.append("--whole")
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("checked ") == 8
 
