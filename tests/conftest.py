@@ -8,7 +8,6 @@ import zlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["KERAS_BACKEND"] = "jax"  # read once, when Keras is imported
-os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # librosa's functions are called a few times; compiling takes longer
 
 from jaxtyping import install_import_hook
 
