@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Python compiles a module when it is first imported; compiling all that is installed takes as long as installing it.
+# Python compiles a module when it is first imported; to compile all that is installed takes two thirds of the time again.
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Test processes side by side.
 WORKERS ?= 2

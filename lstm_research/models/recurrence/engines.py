@@ -81,10 +81,10 @@ def pick_engine(
         if refusal:
             raise UserError(f"engine {name!r} cannot serve this call: {refusal}; take engine 'fused' or 'auto'")
         return name, engine.run
-    if refusal is None and jax.device_count() > 1:
-        refusal = f"a batch that is divided among {jax.device_count()} devices would be gathered on each"
     if refusal is None and are_stacked():
         refusal = "it would run stacked models one after another"
+    elif refusal is None and jax.device_count() > 1:
+        refusal = f"a batch that is divided among {jax.device_count()} devices would be gathered on each"
     taken = "fused" if refusal else "cudnn"
     why = f"engine 'cudnn' cannot serve it: {refusal}" if refusal else "it is the device's own"
     _say_once(f"engine 'auto' takes {taken!r} for {cell} on {jax.devices()[0].device_kind}, because {why}")

@@ -209,12 +209,12 @@ def test_masks_that_are_not_differentiated_cost_no_gradient():
         return unroll(LSTM(H), params, jnp.ones((T, B, D)), masks=masks, engine="fused")[1].sum()
 
     masks = RecurrentMasks(zoneout_c=jnp.ones((T, 1, H)))
-    stacked = [
+    kept = [
         equation
         for equation in jax.make_jaxpr(jax.grad(loss))(params, masks).eqns
         if equation.primitive.name == "scan" and any(v.aval.shape == (T, 1, H) for v in equation.outvars)
     ]
-    assert stacked == []
+    assert kept == []
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the product over two axes is slow on CPUs only")
