@@ -1,10 +1,12 @@
 """A run's numbers: `metrics.jsonl`, the source of truth, and its mirror for TensorBoard."""
 
+import contextlib
 import json
 import math
 import os
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -129,6 +131,22 @@ def read_metrics(path: Path) -> list[Line]:
     return [line for line in lines if line is not None]
 
 
+@contextlib.contextmanager
+def _torch_hidden() -> Iterator[None]:
+    """Makes `import torch` fail: tensorboardX imports it, where it is installed, for nothing but an annotation.
+
+    It takes longer to load than all else that a run imports. Nothing is hidden once somebody has imported it.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # how Python spells "not to be found"
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 class TensorBoard:
     """Mirrors metrics lines as scalars `<split>/<metric>` under one folder.
 
@@ -139,9 +157,10 @@ class TensorBoard:
 
     def __init__(self, folder: Path, resumed_step: int | None = None):
         # Imported here because loading it takes longer than a short command (its protocol buffers) needs to run.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2
-        from tensorboardX.summary import scalar
+        with _torch_hidden():
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto import event_pb2
+            from tensorboardX.summary import scalar
 
         folder.mkdir(parents=True, exist_ok=True)
         self._event, self._scalar = event_pb2.Event, scalar
