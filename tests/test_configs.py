@@ -178,7 +178,7 @@ def batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
 def abstract(config: ConfigDict) -> tuple[Experiment, Any]:
     """Builds an experiment at full size without data, and its state without arrays."""
     experiment = Experiment.from_config(config, files=stored_files(config))
-    return experiment, jax.eval_shape(experiment.init_state)
+    return experiment, experiment.state_shapes
 
 
 @each_recipe

@@ -233,7 +233,7 @@ def steps(experiment: Experiment) -> Any:
 @observed
 def rematerialized(experiment: Experiment) -> int:
     """How many layers of a training step are computed twice, which changes no number."""
-    state, batch = jax.eval_shape(experiment.init_state), experiment.task.train_batches(experiment.seed)[0]
+    state, batch = experiment.state_shapes, experiment.task.train_batches(experiment.seed)[0]
     return str(jax.make_jaxpr(experiment.train_step)(state, batch)).count("remat2[")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from lstm_research.analysis.page import charts, page, preformatted, section, table
 from lstm_research.sweeps.importance import MIN_TRIALS, importances
@@ -88,7 +88,7 @@ def sweep_page(folder: Path) -> str:
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """Returns the 95 % interval of the mean of two or more values by Student's t."""
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    half = special.stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 

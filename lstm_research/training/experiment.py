@@ -145,6 +145,11 @@ class Experiment:
             warm_start=self.warm_start,
         )
 
+    @functools.cached_property
+    def state_shapes(self) -> TrainState:
+        """Shapes and types of `init_state`'s arrays; to trace it takes long enough not to be done twice."""
+        return jax.eval_shape(self.init_state)
+
     def train_iterator(self, start_step: int) -> Iterator[Any]:
         """Yields the batches of step `start_step` and all after it; the next ones are made in the background."""
         batches = self.task.train_batches(self.seed)[start_step:]

@@ -140,7 +140,7 @@ def open_run(
     Returns:
       The run, and its requests, of which the first has not been asked for yet.
     """
-    digest, shapes = config_digest(experiment.config), jax.eval_shape(experiment.init_state)
+    digest, shapes = config_digest(experiment.config), experiment.state_shapes
     workdir, options = Workdir(path), experiment.training
     notes: list[str] = []
     checkpoints = Checkpoints(workdir.checkpoints, options.keep_checkpoints, notes.append, write=is_first())
@@ -245,7 +245,7 @@ def _forget_other_results(record: Record, workdir: Workdir, metric: str, digest:
 def check_metric(experiment: Any, evaluator: Evaluator) -> None:
     """Raises a `UserError` now rather than at the first validation if it will not give the wanted metric."""
     if "valid" in experiment.task.splits():
-        names = evaluator.metric_names(jax.eval_shape(experiment.init_state).params, "valid")
+        names = evaluator.metric_names(experiment.state_shapes.params, "valid")
         if experiment.training.metric not in names:
             raise unknown("training.metric", experiment.training.metric, names)
 

@@ -41,7 +41,7 @@ class Member:
 
     def __init__(self, experiment: Any):
         self.experiment = experiment
-        self.state = jax.eval_shape(experiment.init_state)
+        self.state = experiment.state_shapes
         task = experiment.task
         self._functions: dict[str, Callable[..., Any]] = {
             "update": make_plain_step(

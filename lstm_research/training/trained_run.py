@@ -52,7 +52,7 @@ class TrainedRun:
         if checkpoint == "best":
             if not workdir.best_weights.exists():
                 raise UserError(f"workdir {path} holds no best weights yet; try --checkpoint=latest")
-            params, metadata = load_weights(workdir.best_weights, jax.eval_shape(experiment.init_state).params)
+            params, metadata = load_weights(workdir.best_weights, experiment.state_shapes.params)
             return cls(config, experiment.task, files, jax.device_put(params), int(metadata["step"]))
         step, state = _restore(workdir, checkpoint, experiment.init_state())
         return cls(config, experiment.task, files, state.evaluated, step)

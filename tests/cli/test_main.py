@@ -108,6 +108,9 @@ ours = [name for name in set(flags.FLAGS) - before
 assert not ours, ours
 from jax._src import xla_bridge
 assert not xla_bridge._backends, xla_bridge._backends
+from pathlib import Path
+lstm_research.training.metrics.TensorBoard(Path("tb")).close()  # its writer would load PyTorch
+assert "torch" not in sys.modules
 """
 
 CELL_ALONE = """

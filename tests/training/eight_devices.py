@@ -136,7 +136,7 @@ def compiled(experiment, parallel):
     B, T = experiment.task.batch_size, experiment.task.unroll_length
     dtypes = {"inputs": "int32", "targets": "int32", "resets": "bool", "weights": "float32"}
     batch = {name: jax.ShapeDtypeStruct((B, T), dtype) for name, dtype in dtypes.items()}
-    state, batch = placed(parallel, jax.eval_shape(experiment.init_state), batch)
+    state, batch = placed(parallel, experiment.state_shapes, batch)
     return experiment.train_step.lower(state, batch).compile()
 
 

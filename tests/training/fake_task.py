@@ -108,6 +108,10 @@ class FakeExperiment:
         average = triggered or self.training.average_decay is not None
         return init_state(self.task, self.optimizer, seed=self.config.seed, average=average, triggered=triggered)
 
+    @property
+    def state_shapes(self) -> TrainState:
+        return jax.eval_shape(self.init_state)
+
     def train_iterator(self, start_step: int) -> Iterator[Batch]:
         index = start_step
         while True:
