@@ -73,6 +73,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = filter(is_in_sample, items)
 
 
+def pytest_sessionfinish() -> None:
+    """Collects what is left once, where pytest and Python would walk through all of it a dozen times."""
+    gc.collect()
+    gc.freeze()
+
+
 _finished = itertools.count(1)
 
 
