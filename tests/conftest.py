@@ -9,10 +9,9 @@ import zlib
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["KERAS_BACKEND"] = "jax"  # read once, when Keras is imported
 
-from jaxtyping import install_import_hook
+from annotations import check_annotations
 
-# Before any module of the package is imported: the hook rewrites functions as they are loaded.
-install_import_hook("lstm_research", "annotations.check")
+check_annotations()
 
 import functools  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
