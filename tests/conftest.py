@@ -99,6 +99,14 @@ def few_programs() -> Iterator[None]:
 
 
 @pytest.fixture
+def collected_alone() -> Iterator[None]:
+    """`gc.collect()` walks through what the test itself has made; all that other tests have left takes seconds."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
 def x64() -> Iterator[None]:
     """The test computes in float64."""
     with jax.enable_x64(True):

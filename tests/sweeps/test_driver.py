@@ -26,6 +26,8 @@ from lstm_research.sweeps.results import read_sweep
 from lstm_research.sweeps.study import Study
 from lstm_research.sweeps.trial import Trial
 
+pytestmark = pytest.mark.usefixtures("collected_alone")
+
 
 def told(folder: Path) -> list[optuna.trial.FrozenTrial]:
     backend = optuna.storages.journal.JournalFileBackend(str(folder / "journal.log"))

@@ -57,7 +57,7 @@ def get_space(space):
 """
 
 pytestmark = [
-    pytest.mark.usefixtures("unchecked_shapes"),
+    pytest.mark.usefixtures("collected_alone", "unchecked_shapes"),
     pytest.mark.filterwarnings("ignore:.*load_module.*:DeprecationWarning"),  # of the flag that reads a recipe
 ]
 

@@ -25,6 +25,8 @@ from lstm_research.training.metrics import MetricsLog, read_metrics
 from lstm_research.training.weights import load_weights, named_leaves
 from lstm_research.training.workdir import config_digest
 
+pytestmark = pytest.mark.usefixtures("collected_alone")
+
 SHORT = {"num_steps": 12, "log_every": 4, "eval_every": 6, "checkpoint_every": 5}
 
 

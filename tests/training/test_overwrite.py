@@ -15,6 +15,8 @@ from lstm_research.training.loop import run
 from lstm_research.training.metrics import read_metrics
 from lstm_research.training.weights import load_weights
 
+pytestmark = pytest.mark.usefixtures("collected_alone")
+
 FIRST = {"num_steps": 20, "log_every": 10, "eval_every": 10, "checkpoint_every": 5}
 
 

@@ -42,6 +42,8 @@ from lstm_research.training.stopping import StopSignals
 from lstm_research.training.weights import load_weights, named_leaves
 from lstm_research.training.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("collected_alone")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
