@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Test processes side by side.
 WORKERS ?= 2
 
-# The tests start some hundred processes; where Python is told to write no bytecode, each would compile all that it imports.
+# Tests start a hundred processes; where Python may write no bytecode, each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup quickstart test test-all lint clean
